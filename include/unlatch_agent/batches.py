@@ -1,0 +1,144 @@
+"""Copying in batches: the costly waits are shared by many small files.
+
+A batch is one append to the journal before, one after, one wait for the disk in between, and one for each
+directory. What a batch finished is recorded even when one of its files failed. While one batch is on its way to
+the disk the originals of the next are read.
+
+On a local file system one thread does it all: the kernel reads ahead for it, and threads would only wait for each
+other's interpreter. On NFS every call waits for the server, so many threads call at a time.
+"""
+
+from typing import Callable, Dict, Iterable, Iterator, List, Sequence
+
+from unlatch_agent import durable, workers
+from unlatch_agent.copying import Asked, Chooser
+from unlatch_agent.making import Making, Planned
+from unlatch_agent.progress import Progress
+from unlatch_agent.ranges import SMALL_BYTES
+
+# How much goes into one batch: memory, descriptors (two for a file, and one for the next batch), and what is
+# copied again after a kill.
+BATCH_FILES = 512
+BATCH_BYTES = 8 << 20
+DESCRIPTORS_PER_FILE = 3
+NFS_THREADS = 16
+# So few files of a local file system are waited for one by one, a few at a time.
+_FEW = 4
+
+
+def cut(planned: Iterable[Planned], most: int = BATCH_FILES) -> Iterator[List[Planned]]:
+    """Cut a row of files into batches, of at most so many when few can be open, in order; a large file is one."""
+    most = max(1, min(most, BATCH_FILES))
+    batch: List[Planned] = []
+    size_bytes = 0
+    for plan in planned:
+        is_large = plan.source.size_bytes > SMALL_BYTES
+        is_full = len(batch) >= most or size_bytes + plan.source.size_bytes > BATCH_BYTES
+        if batch and (is_full or is_large):
+            yield batch
+            batch, size_bytes = [], 0
+        batch.append(plan)
+        size_bytes += plan.source.size_bytes
+        if is_large:
+            yield batch
+            batch, size_bytes = [], 0
+    if batch:
+        yield batch
+
+
+def make_all(rows: Iterator[Sequence[Making]], chooser: Chooser, asked: Asked, progress: Progress) -> None:
+    """Make all copies, batch by batch, and record them as prepared.
+
+    Raises:
+        AgentError, OSError: the first thing that went wrong; files that were finished by then are recorded.
+    """
+    batch: Sequence[Making] = next(rows, ())
+    while batch:
+        following: Sequence[Making] = next(rows, ())
+
+        def expect_next(following: Sequence[Making] = following) -> None:
+            for copy in following:
+                copy.expect(chooser)
+
+        try:
+            _make(batch, chooser, asked, progress, expect_next)
+        except BaseException:
+            for copy in following:
+                copy.close()
+            raise
+        batch = following
+
+
+def _make(
+    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Progress, meanwhile: Callable[[], None]
+) -> None:
+    """Make one batch; ``meanwhile`` is called when it has been read and is on its way to the disk."""
+    owners: Dict[str, List[Making]] = {}
+    for copy in batch:
+        owners.setdefault(copy.owner.directory, []).append(copy)
+    try:
+        for copies in owners.values():
+            copies[0].owner.record_all("copying", [(copy.plan.target.name, copy.intent(chooser)) for copy in copies])
+        _through(batch, chooser, asked, progress, meanwhile)
+    finally:
+        for copy in batch:
+            copy.close()
+        for directory, copies in owners.items():
+            spoilt = [(copy.plan.target.name, copy.intent(chooser)) for copy in copies if copy.is_spoilt]
+            if spoilt:  # nothing of them is relied on again
+                copies[0].owner.record_all("copying", spoilt)
+            made = [(copy.plan.target.name, copy.facts) for copy in copies if copy.is_verified]
+            if made:
+                durable.sync_directory(directory)
+                copies[0].owner.record_all("prepared", made)
+
+
+def _through(
+    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Progress, meanwhile: Callable[[], None]
+) -> None:
+    """Take a batch through its passes; one that is through the first goes on when another fails there."""
+    copied: List[Making] = []
+    failed: List[BaseException] = []
+    threads = min(len(batch), NFS_THREADS) if batch[0].volume.is_nfs else 1
+
+    def copy(one: Making) -> None:
+        one.copy(chooser, asked, progress)
+        copied.append(one)
+
+    try:
+        copy(batch[0])  # shows which method works here
+        if threads == 1:
+            for one in batch[1:]:
+                one.expect(chooser)
+        workers.each(batch[1:], copy, threads)
+        if threads == 1:
+            meanwhile()
+    except Exception as error:  # noqa: BLE001 (raised below, when the others are on disk)
+        failed.append(error)
+    if copied:
+        _to_disk(copied, progress, threads)
+        workers.each(copied, lambda one: one.verify(asked, progress), threads)
+    if failed:
+        raise failed[0]
+
+
+def _to_disk(copied: Sequence[Making], progress: Progress, threads: int) -> None:
+    """Wait until the disk has all of some copies, and let the kernel read small ones back."""
+
+    def wait(one: Making) -> None:
+        durable.sync(one.target)
+        progress.live()
+
+    if threads > 1 or len(copied) < _FEW:
+        workers.each(copied, wait, threads if threads > 1 else len(copied))
+    else:
+        volumes: Dict[int, List[int]] = {}
+        for one in copied:
+            volumes.setdefault(one.plan.source.dev, []).append(one.target)
+        for descriptors in volumes.values():
+            durable.sync_together(descriptors)
+            progress.live()
+    for one in copied:
+        if one.is_huge:  # a kill while it is compared does not cost the copy
+            one.mark(one.plan.source.size_bytes)
+        one.look_ahead()

@@ -1,0 +1,202 @@
+"""commit: swap all prepared files of an instance in one batch, under a permit."""
+
+import os
+from typing import Dict, List, Optional, Sequence
+
+from unlatch_agent import bootclock, descriptors, identity, journal, locks, positions, prepare, safety, swapping, verify
+from unlatch_agent.errors import CheckFailedError, Json, RefusedError
+from unlatch_agent.ioguard import Beat
+from unlatch_agent.journal import Journal
+from unlatch_agent.permit import Permit
+from unlatch_agent.progress import Progress
+from unlatch_agent.safety import Target
+from unlatch_agent.swapping import UNCHANGED_BUT_LINKED, Step
+
+
+def run(
+    incident: str,
+    targets: Sequence[Target],
+    permit: Permit,
+    io_timeout_s: float,
+    beat: Beat,
+    *,
+    journals: Optional[Dict[str, Journal]] = None,
+) -> Json:
+    """Swap the files of a permit. The caller holds the host lock of their directories.
+
+    Idempotent: after success it answers the same and does nothing. After a kill it goes on, with a
+    valid permit, and compares every copy that is not yet swapped with its original again.
+
+    Args:
+        incident: its id.
+        targets: the permit's files, resolved, in its order.
+        permit: the leave.
+        io_timeout_s: limit for the look at one process.
+        beat: called before each touch.
+        journals: those of the directories, when the caller has read them under the same lock.
+
+    Returns:
+        ``files`` and ``unchecked``.
+
+    Raises:
+        RefusedError: the permit does not fit, a file changed, someone uses one. No name was touched.
+        CheckFailedError: a name does not stand for what it should after a call, or ``late_writer``.
+    """
+    steps = _steps(incident, targets, permit, journals or {}, beat)
+    if all(step.is_done for step in steps) and permit.incident == incident:
+        listed = locks.listed_here()
+        return {"files": [_document(step, listed, beat) for step in steps], "unchecked": []}
+
+    permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
+    safety.refuse_local_locks(target.directory for target in targets)
+    for directory in {target.directory for target in targets}:
+        journal.refuse_foreign(directory, incident)
+    _refuse_left_out(steps)
+    for step in steps:
+        beat(None)
+        _refuse_changed(step)
+    pending = [step for step in steps if step.position.kind in (positions.ORIGINAL, positions.LINKED)]
+    copies = [(step.position.temp, step.temp) for step in steps]
+    unchecked = safety.refuse_local_users(
+        [step.path for step in steps],
+        io_timeout_s,
+        {(found.dev, found.inode): path for found, path in copies if found is not None},
+    )
+    _compare_after_interruption(steps, pending, beat)
+    del pending, copies
+    steps = [step.kept() for step in steps]
+
+    held: List[int] = []
+    descriptors.allow(len(steps))
+    try:
+        for step in steps:
+            beat(None)
+            held.append(swapping.held(step))
+        batch = sorted({target.directory for target in targets})
+        done = []
+        for group in swapping.groups(steps, held):
+            permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
+            done += swapping.swapped(group, batch, beat)
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+    listed = locks.listed_here()
+    files = [_document(step, listed, beat) for step in done]
+    for entry in files:
+        if entry["lock"] is None or entry["lock"]["kind"] != "none":
+            raise CheckFailedError(
+                "new_inode_locked",
+                "{} is locked again right after its swap".format(entry["path"]),
+                "look who locked it (check-locks): something was started, or another machine works on the volume",
+                files,
+            )
+    return {"files": files, "unchecked": unchecked}
+
+
+def _steps(
+    incident: str, targets: Sequence[Target], permit: Permit, known: Dict[str, Journal], beat: Beat
+) -> List[Step]:
+    journals = dict(known)
+    steps = []
+    for target, allowed in zip(targets, permit.files):
+        beat(None)
+        owner = journals.get(target.directory)
+        if owner is None:
+            owner = journals[target.directory] = Journal(target.directory, incident)
+        entry = owner.entry(target.name)
+        if entry is None or entry.state not in ("prepared", "swapping", "committed"):
+            raise _not_prepared(target.path, "nothing is prepared" if entry is None else "it is " + entry.state)
+        steps.append(Step(owner, entry, allowed, positions.look(owner, entry)))
+    return steps
+
+
+def _not_prepared(path: str, why: str) -> RefusedError:
+    return RefusedError("not_prepared", "{}: {}".format(path, why), "run prepare for all files of the permit first")
+
+
+def _refuse_left_out(steps: Sequence[Step]) -> None:
+    """The batch is whole: a prepared file that the permit does not name would stay behind locked."""
+    named = {step.path for step in steps}
+    for owner in {step.owner.directory: step.owner for step in steps}.values():
+        for entry in owner.entries:
+            path = owner.beside(entry.name)
+            if entry.state in ("prepared", "swapping") and path not in named:
+                raise RefusedError(
+                    "permit_mismatch",
+                    "{} is prepared and the permit does not name it".format(path),
+                    "ask for a permit for all prepared files; they are swapped in one batch",
+                )
+
+
+def _refuse_changed(step: Step) -> None:
+    """Compare a file with what the permit says and with what prepare copied."""
+    source, position = step.entry.facts["source"], step.position
+    named = position.named
+    begun = step.entry.state != "prepared"
+    usual = (positions.ORIGINAL, positions.LINKED, positions.SWAPPED) if begun else (positions.ORIGINAL,)
+    if named is None or position.kind not in usual:
+        raise RefusedError(
+            "unexpected_inode",
+            "{} or its quarantined original is not the file that was prepared".format(step.path),
+            "someone else has changed these names: look with ls -li {}/.unlatch-*; nothing was touched".format(
+                step.owner.directory
+            ),
+        )
+    if position.kind == positions.ORIGINAL:
+        safety.regular_file(step.path)
+        changed = identity.differences(source, named, prepare.UNCHANGED)
+    elif position.kind == positions.LINKED:
+        safety.regular_file(step.path, links=2)
+        changed = identity.differences(source, named, UNCHANGED_BUT_LINKED)
+    else:
+        changed = identity.differences(step.entry.facts["temp"], named, UNCHANGED_BUT_LINKED)
+        written = [] if step.entry.state == "committed" else swapping.written_late(step)
+        if written:
+            alarm = verify.late_writer(step.quarantine, step.path, written)
+            raise RefusedError(alarm.code, alarm.message, alarm.next_step)
+    if changed:
+        raise prepare.source_changed(step.owner, step.path, changed)
+    allowed = step.allowed
+    # After a kill the permit may name a swapped file by its old inode or by its new one.
+    fits = allowed.inode in (step.entry.source_inode, named.inode) and allowed.dev == named.dev
+    if not fits or (allowed.size_bytes, allowed.mtime_ns) != (source["size_bytes"], source["mtime_ns"]):
+        raise RefusedError(
+            "permit_mismatch",
+            "the permit saw another {} (inode {}, {} bytes)".format(step.path, allowed.inode, allowed.size_bytes),
+            "ask the controller for a new permit: it looks at all evidence again",
+        )
+    if position.kind != positions.SWAPPED and not prepare.copy_is_intact(step.owner, step.entry):
+        raise _not_prepared(step.path, "its copy is gone or was changed")
+
+
+def _compare_after_interruption(steps: Sequence[Step], pending: Sequence[Step], beat: Beat) -> None:
+    """After a kill, or another boot, a copy is trusted only after a new look at every byte."""
+    begun = any(step.entry.state != "prepared" for step in steps)
+    rebooted = any(step.owner.history.boot_id != bootclock.boot_id() for step in steps)
+    if not begun and not rebooted:
+        return
+    progress = Progress(sum(step.entry.facts["source"]["size_bytes"] for step in pending), beat)
+    for step in pending:
+        if not prepare.same_content(step.owner, step.entry, progress):
+            raise prepare.source_changed(step.owner, step.path, ["content"])
+
+
+def _document(step: Step, listed: locks.Holders, beat: Beat) -> Json:
+    """Return the answer's entry of a swapped file, after a last look at both locks."""
+    beat(None)
+    new, old = locks.on_file(step.path, listed), locks.on_file(step.quarantine, listed)
+    method, verified = step.entry.facts["method"], step.entry.facts.get("verified", "content")
+    return {
+        "path": step.path,
+        "inode_before": step.entry.source_inode,
+        "inode_after": step.entry.temp_inode,
+        "size_bytes": step.entry.facts["source"]["size_bytes"],
+        "quarantine": step.quarantine,
+        "content_equal": verified in ("content", "extents"),  # of a clone: that it shares the original's blocks
+        "method": method,
+        "verified": verified,
+        "lock": new,
+        "old_inode_still_locked": old is not None and old["kind"] != "none",
+        "metadata_lost": step.entry.facts["metadata_lost"],
+        "state": "committed",
+    }

@@ -1,0 +1,67 @@
+"""One agent per directory at a time, on this host, and the state directory that this needs.
+
+The lock is a flock on a file of a local disk: on the volume it would hang with the volume, and a
+crash would leave behind the very kind of lock that this program is here to cure.
+"""
+
+import fcntl
+import hashlib
+import os
+import stat
+from typing import Iterable, List
+
+from unlatch_agent.errors import HostError, TryAgainError
+
+STATE_VARIABLE = "UNLATCH_AGENT_STATE"
+
+
+def state_directory() -> str:
+    """Return this user's private state directory on the local disk, making it when it is missing.
+
+    Raises:
+        HostError: it cannot be made, or others could write into it.
+    """
+    path = os.environ.get(STATE_VARIABLE) or "/var/tmp/unlatch-{}".format(os.geteuid())  # noqa: S108 (checked below to be private)
+    advice = "remove {0}, or set {1} to a local directory that only this user can write".format(path, STATE_VARIABLE)
+    try:
+        os.mkdir(path, 0o700)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        raise HostError("state_directory", "cannot make {}: {}".format(path, error.strerror), advice) from error
+    status = os.lstat(path)
+    private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+    if not private:
+        raise HostError("state_directory", "{} is not a private directory of this user".format(path), advice)
+    return path
+
+
+def _lock_file(directory: str) -> str:
+    key = hashlib.sha256(os.fsencode(directory)).hexdigest()[:32]
+    return os.path.join(state_directory(), "{}.lock".format(key))
+
+
+def acquire(directories: Iterable[str]) -> List[int]:
+    """Lock directories (resolved paths) for this process and its children, until it ends.
+
+    Returns:
+        the descriptors that hold the locks; closing them all lets go.
+
+    Raises:
+        TryAgainError: another agent works on one of them (``busy``).
+    """
+    held: List[int] = []
+    for directory in sorted(set(directories)):
+        descriptor = os.open(_lock_file(directory), os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        held.append(descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            for other in held:
+                os.close(other)
+            raise TryAgainError(
+                "busy",
+                "another agent works on {}".format(directory),
+                "wait until it ends (status shows how far it is), then run the same command again",
+            ) from None
+    return held

@@ -1,0 +1,357 @@
+"""Every touch of a volume runs in a child process with a time limit.
+
+A hung network mount puts a process into a sleep that no signal ends. So the process that answers the
+controller never touches a volume itself: it forks a child that does, listens on a pipe, and gives
+the child up when nothing was heard for the limit. A child given up is killed: it dies as soon as
+the mount lets it go, before it could do anything more.
+"""
+
+import contextlib
+import ctypes
+import json
+import os
+import select
+import signal
+import sys
+import time
+import traceback
+from typing import Any, Callable, Generic, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
+
+from unlatch_agent.errors import AgentError, HostError, Json, TryAgainError, of_system, rebuilt
+
+PR_SET_PDEATHSIG = 1
+# How long a killed child may take to vanish before it is left behind (it is stuck in the kernel).
+REAP_S = 0.2
+
+# An answer can tell of many files: it is never all text at once.
+_FILES_AT_ONCE = 256
+# A beat sooner after the last message than this tells nothing new, and would cost more than many a look.
+BEAT_S = 0.05
+
+# This program's own processes above the present one.
+_above: List[int] = []
+
+Beat = Callable[[Optional[Json]], None]
+Item = TypeVar("Item")
+
+
+class Outcome(Generic[Item]):
+    """What came of looking at one item: a value, or nothing within the time limit."""
+
+    def __init__(self, item: Item, value: Any, timed_out: bool) -> None:
+        """Keep the item with its outcome."""
+        self.item = item
+        self.value = value
+        self.timed_out = timed_out
+
+
+class _SilenceError(Exception):
+    """The child said nothing for the time limit."""
+
+
+class _Child(NamedTuple):
+    pid: int
+    pipe: int
+
+
+def untold(_: Json) -> None:
+    """Tell nobody about progress."""
+
+
+def own_pids() -> List[int]:
+    """Return this process and this program's processes that it works for."""
+    return [os.getpid(), *_above]
+
+
+def _as_message(error: AgentError) -> Json:
+    return {"error": error.document(), "exit": error.exit_code, "files": error.files}
+
+
+def _die_with(parent: int) -> None:
+    """Let the kernel kill this process when its parent dies: nobody would hear its answer."""
+    try:
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    except (OSError, AttributeError):
+        return  # the next beat notices the closed pipe instead
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _fork(work: Callable[[Callable[[Json], None]], None]) -> _Child:
+    """Fork a child that runs ``work(send)`` and whose messages arrive on the pipe."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return _Child(pid, reader)
+    try:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+        os.close(reader)
+        _above.append(parent)
+        _die_with(parent)
+
+        def send(message: Json) -> None:
+            data = memoryview(json.dumps(message).encode() + b"\n")
+            try:
+                while data:
+                    data = data[os.write(writer, data) :]
+            except OSError:
+                os._exit(1)  # the parent is gone: stop before doing anything else
+
+        try:
+            work(send)
+        except AgentError as error:
+            send(_as_message(error))
+        except OSError as error:
+            send(_as_message(of_system(error)))
+        except BaseException:  # noqa: BLE001 (the parent raises it again)
+            problem = HostError(
+                "internal",
+                "the agent failed: {}".format(traceback.format_exc().strip()),
+                "report this as a defect; what was done so far is in the journal, so the same command can be run again",
+            )
+            send(_as_message(problem))
+    finally:
+        os._exit(0)
+
+
+def _pulse(send: Callable[[Json], None]) -> Beat:
+    """Return the beat for a child's work: every progress is sent, a mere sign of life now and then."""
+    sent = [0.0]
+
+    def beat(progress: Optional[Json]) -> None:
+        now = time.monotonic()
+        if progress is not None or now - sent[0] >= BEAT_S:
+            sent[0] = now
+            send({"beat": progress})
+
+    return beat
+
+
+class _Inbox:
+    """Puts what arrives on a pipe together to messages; a message can be many megabytes long."""
+
+    def __init__(self) -> None:
+        self._parts: List[bytes] = []
+
+    def added(self, data: bytes) -> Iterator[Json]:
+        """Yield the messages that are whole with this data.
+
+        Raises:
+            AgentError: the child sent an error.
+        """
+        head, *others = data.split(b"\n")
+        self._parts.append(head)
+        for following in others:
+            message: Json = json.loads(b"".join(self._parts).decode())
+            self._parts = [following]
+            if "error" in message:
+                raise rebuilt(message["error"], message["exit"], message["files"])
+            yield message
+
+
+class _Share:
+    """One of several children at work, and what is known of it."""
+
+    def __init__(self, child: _Child) -> None:
+        self.child = child
+        self._inbox = _Inbox()
+        self._heard = time.monotonic()
+        self._has_ended = False
+
+    def heard(self) -> Iterator[Json]:
+        """Read what has arrived, and yield the messages that are whole."""
+        data = os.read(self.child.pipe, 1 << 16)
+        self._heard = time.monotonic()
+        self._has_ended = not data
+        return self._inbox.added(data)
+
+    def is_over(self, limit_s: float) -> bool:
+        """Say whether the child has ended, or has said nothing for too long."""
+        return self._has_ended or time.monotonic() - self._heard >= limit_s
+
+
+def _messages(child: _Child, limit_s: float) -> Iterator[Json]:
+    """Yield the child's messages until it closes the pipe.
+
+    Raises:
+        _SilenceError: nothing arrived for ``limit_s``.
+        AgentError: the child sent an error.
+    """
+    inbox = _Inbox()
+    heard = time.monotonic()
+    while True:
+        left_s = heard + limit_s - time.monotonic()
+        if left_s <= 0 or not select.select([child.pipe], [], [], left_s)[0]:
+            raise _SilenceError
+        data = os.read(child.pipe, 1 << 16)
+        if not data:
+            return
+        heard = time.monotonic()
+        for message in inbox.added(data):
+            yield message
+
+
+def _end(child: _Child) -> None:
+    """Kill and reap the child; a child stuck in the kernel is left behind, it can do no more."""
+    with contextlib.suppress(OSError):
+        os.kill(child.pid, signal.SIGKILL)
+    try:
+        # The pipe closes when the child is really gone, so this waits for an event, not for time.
+        deadline = time.monotonic() + REAP_S
+        while select.select([child.pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+            if not os.read(child.pipe, 1 << 16):
+                os.waitpid(child.pid, 0)
+                break
+    except OSError:
+        pass
+    os.close(child.pipe)
+
+
+def each(items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float) -> Iterator["Outcome[Item]"]:
+    """Look at every item in a child process, in order, moving on from those that hang.
+
+    Args:
+        items: what to look at.
+        look: called in the child with the item and a beat to call in long looks; what it returns
+            must be JSON.
+        limit_s: seconds without a sign of life after which an item is given up.
+
+    Yields:
+        one outcome per item, in the items' order.
+
+    Raises:
+        AgentError: raised by ``look``.
+    """
+    left: List[Item] = list(items)
+    while left:
+        batch = list(left)
+
+        def work(send: Callable[[Json], None], batch: List[Item] = batch) -> None:
+            beat = _pulse(send)
+            for item in batch:
+                send({"value": look(item, beat)})
+
+        child = _fork(work)
+        try:
+            for message in _messages(child, limit_s):
+                if "value" in message:
+                    yield Outcome(left.pop(0), message["value"], False)
+            if left:
+                raise TryAgainError(
+                    "worker_died",
+                    "the agent's child process ended while it looked at {}".format(left[0]),
+                    "run the same command again; if it happens again look for an out-of-memory kill",
+                )
+        except _SilenceError:
+            yield Outcome(left.pop(0), None, True)
+        finally:
+            _end(child)
+
+
+def spread(
+    chunks: Sequence[Sequence[Item]], look: Callable[[Sequence[Item], Beat], Any], limit_s: float, children: int
+) -> Iterator[Tuple[int, Any]]:
+    """Look at many items in several child processes at a time, a chunk in each.
+
+    Args:
+        chunks: the items, cut so that one chunk takes a fraction of a second.
+        look: called in a child with a chunk and a beat to call between items; what it returns must be JSON.
+        limit_s: seconds without a sign of life after which a child is given up.
+        children: how many at a time.
+
+    Yields:
+        the number of a chunk and what ``look`` returned, in any order. A chunk whose child hung or died is left out:
+        look at its items one by one, with :func:`each`, to learn which of them it was.
+
+    Raises:
+        AgentError: raised by ``look``.
+    """
+    running: List[_Share] = []
+
+    def started(mine: Sequence[int]) -> _Share:
+        def work(send: Callable[[Json], None]) -> None:
+            beat = _pulse(send)
+            for number in mine:
+                send({"value": [number, look(chunks[number], beat)]})
+
+        return _Share(_fork(work))
+
+    try:
+        running += [started(range(first, len(chunks), children)) for first in range(min(children, len(chunks)))]
+        while running:
+            ready = select.select([share.child.pipe for share in running], [], [], limit_s)[0]
+            for share in [share for share in running if share.child.pipe in ready]:
+                for message in share.heard():
+                    yield from [message["value"]] if "value" in message else []
+            for share in [share for share in running if share.is_over(limit_s)]:
+                running.remove(share)
+                _end(share.child)
+    finally:
+        for share in running:
+            _end(share.child)
+
+
+def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callable[[Json], None]) -> Json:
+    """Run a whole verb in one child process that must show progress.
+
+    Args:
+        work: runs in the child; calls its beat before each touch of the volume, with a progress
+            document now and then; returns the answer.
+        limit_s: seconds without a beat after which the child is given up.
+        on_progress: gets the progress documents.
+
+    Returns:
+        what ``work`` returned.
+
+    Raises:
+        AgentError: raised by ``work``.
+        TryAgainError: the volume did not answer (``io_timeout``), or the child died (``worker_died``).
+    """
+
+    def run(send: Callable[[Json], None]) -> None:
+        value = work(_pulse(send))
+        files = value.pop("files", None)
+        while files:
+            send({"files": files[:_FILES_AT_ONCE]})
+            del files[:_FILES_AT_ONCE]
+        send({"value": value if files is None else dict(value, files=[])})
+
+    child = _fork(run)
+    files: List[Json] = []
+    try:
+        for message in _messages(child, limit_s):
+            if "files" in message:
+                files += message["files"]
+                continue
+            if "value" in message:
+                value: Json = message["value"]
+                if "files" in value:
+                    value["files"] = files
+                return value
+            if message["beat"] is not None:
+                on_progress(message["beat"])
+    except _SilenceError:
+        raise io_timeout("the volume", limit_s) from None
+    finally:
+        _end(child)
+    raise TryAgainError(
+        "worker_died",
+        "the agent's working process was killed; the journal holds what was done",
+        "run the same command again: it goes on where it stopped",
+    )
+
+
+def io_timeout(what: str, limit_s: float, files: Optional[List[Json]] = None) -> TryAgainError:
+    """Return the error for a mount that does not answer."""
+    return TryAgainError(
+        "io_timeout",
+        "{} did not answer for {:g} s".format(what, limit_s),
+        "look at the mount and the NAS (a hung NFS server traps every process that touches it), "
+        "then run the same command again",
+        files,
+    )

@@ -1,0 +1,52 @@
+"""Where a file's two inodes are now, judged by inode alone.
+
+A kill can fall between any two calls, and an NFS server may answer a repeated link or rename with an
+error although it was done. So nothing trusts an answer or a journal line: it looks.
+"""
+
+from typing import NamedTuple, Optional
+
+from unlatch_agent import identity
+from unlatch_agent.identity import Identity
+from unlatch_agent.journal import Entry, Journal
+
+ORIGINAL = "original"  # the name has the original, nothing is in quarantine
+LINKED = "linked"  # the name and the quarantine are both the original
+SWAPPED = "swapped"  # the name has the copy, the original is in quarantine
+BACK_LINKED = "back_linked"  # swapped, and the copy has its temp name again: a restore began
+ASIDE = "aside"  # the original is in quarantine, the name is free or has something newer
+STRANGE = "strange"  # none of these: someone else had a hand in it
+
+
+class Position(NamedTuple):
+    """One file's names as they are now."""
+
+    kind: str
+    named: Optional[Identity]
+    quarantine: Optional[Identity]
+    temp: Optional[Identity]
+
+
+def look(journal: Journal, entry: Entry) -> Position:
+    """Look at a file's three names. Touches the volume."""
+    named = identity.of_name(journal.beside(entry.name))
+    quarantine = identity.of_name(journal.quarantine(entry.name))
+    temp = identity.of_name(journal.temp(entry.name))
+    return Position(_kind(entry, named, quarantine, temp), named, quarantine, temp)
+
+
+def _kind(entry: Entry, named: Optional[Identity], quarantine: Optional[Identity], temp: Optional[Identity]) -> str:
+    original, copy = entry.source_inode, entry.temp_inode
+    name_is_original = named is not None and named.inode == original
+    quarantine_is_original = quarantine is not None and quarantine.inode == original
+    if name_is_original:
+        if quarantine is None:
+            return ORIGINAL
+        return LINKED if quarantine_is_original else STRANGE
+    if not quarantine_is_original:
+        return STRANGE
+    if entry.is_pidfile:
+        return ASIDE
+    if named is not None and named.inode == copy:
+        return BACK_LINKED if temp is not None and temp.inode == copy else SWAPPED
+    return ASIDE

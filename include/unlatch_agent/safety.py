@@ -1,0 +1,152 @@
+"""What is refused before anything is touched."""
+
+import os
+from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+
+from unlatch_agent import identity, locks, mounts, openers
+from unlatch_agent.errors import Json, RefusedError, UsageError
+from unlatch_agent.identity import Identity
+from unlatch_agent.locks import Inode
+
+
+class Target(NamedTuple):
+    """One file to act on; the directory is free of symlinks."""
+
+    directory: str
+    name: str
+
+    @property
+    def path(self) -> str:
+        """Return the whole path."""
+        return os.path.join(self.directory, self.name)
+
+
+def targets(paths: Sequence[str]) -> List[Target]:
+    """Resolve the files that were named, once each, in their order. Touches the volume.
+
+    Raises:
+        HostError: a directory is not there.
+        RefusedError: a symlink, or one of our own files.
+    """
+    found: Dict[str, Target] = {}
+    known: Dict[str, str] = {}
+    for path in paths:
+        target = Target(*os.path.split(identity.resolved_target(path, known)))
+        if target.name.startswith(identity.PREFIX):
+            raise RefusedError(
+                "own_file",
+                "{} is one of this program's own files".format(target.path),
+                "name the database's file, not its copy or its quarantined original",
+            )
+        found[target.path] = target
+    return list(found.values())
+
+
+def directories(paths: Sequence[str]) -> List[str]:
+    """Resolve directories, once each. Touches the volume.
+
+    Raises:
+        HostError: one is not there.
+        UsageError: one is a file.
+    """
+    found: Dict[str, None] = {}
+    for path in paths:
+        resolved = os.path.realpath(path)
+        if not identity.is_there(resolved):
+            raise identity.no_such_path(path)
+        if not identity.is_directory(resolved):
+            raise UsageError(
+                "not_a_directory", "{} is not a directory".format(path), "name the directory that the files are in"
+            )
+        found[resolved] = None
+    return list(found)
+
+
+def refuse_local_locks(directory_names: Iterable[str]) -> None:
+    """Refuse mounts whose locks no other machine sees.
+
+    Raises:
+        RefusedError: ``local_locks``.
+    """
+    table = mounts.read_mounts()
+    for directory in sorted(set(directory_names)):
+        mount = mounts.mount_of(directory, table)
+        if mount is not None and mount.locks_are_local:
+            raise RefusedError(
+                "local_locks",
+                "{} is mounted with options ({}) that keep locks on this host".format(mount.mountpoint, mount.options),
+                "mount the volume without nolock and local_lock: without real locks nothing protects the files",
+            )
+
+
+def regular_file(path: str, links: int = 1) -> Identity:
+    """Look at a file that is to be worked on.
+
+    Args:
+        path: its path.
+        links: how many names it may have.
+
+    Raises:
+        HostError: it is not there.
+        RefusedError: it is no regular file, or has other hard links.
+    """
+    found = identity.of_name(path)
+    if found is None:
+        raise identity.no_such_path(path)
+    if not found.is_regular:
+        raise RefusedError(
+            "not_regular", "{} is not a regular file".format(path), "only regular files can be worked on"
+        )
+    if found.links > links:
+        raise RefusedError(
+            "hard_linked",
+            "{} has {} names (hard links)".format(path, found.links),
+            "find the others (find VOLUME -xdev -inum {}) and remove what should not be there: a new inode would "
+            "part them".format(found.inode),
+        )
+    return found
+
+
+def refuse_local_users(paths: Sequence[str], limit_s: float, copies: Optional[Dict[Inode, str]] = None) -> List[Json]:
+    """Refuse files that a process of this host has locked or open.
+
+    Args:
+        paths: files to look at; those that do not exist are passed over.
+        limit_s: time limit for the look at one process.
+        copies: our own files, which nobody may have open either; locking them shows whether they are locked.
+
+    Returns:
+        the processes that could not be looked at.
+
+    Raises:
+        RefusedError: ``local_holder``.
+    """
+    inodes: Dict[Inode, str] = dict(copies or {})
+    listed = locks.listed_here()
+    for path in paths:
+        try:
+            descriptor = identity.open_to_read(path)
+        except FileNotFoundError:
+            continue
+        try:
+            status = os.fstat(descriptor)
+            inode = (status.st_dev, status.st_ino)
+            inodes[inode] = path
+            lock = locks.describe(locks.standing(descriptor), listed.get(inode, set()))
+        finally:
+            os.close(descriptor)
+        if lock["kind"] == "local":
+            raise _local_holder(path, lock["pid"], "has it locked")
+    answer = openers.scan(openers.Wanted(inodes=list(inodes)), limit_s)
+    for inode, users in openers.by_inode(answer).items():
+        raise _local_holder(inodes[inode], users[0][0], "has it open")
+    unchecked: List[Json] = answer["unchecked"]
+    return unchecked
+
+
+def _local_holder(path: str, pid: int, what: str) -> RefusedError:
+    return RefusedError(
+        "local_holder",
+        "{} is in use: process {} of this host {}".format(path, pid, what),
+        "the database lives: do not repair. If this is a start attempt, stop it and hold the service first",
+    )

@@ -1,0 +1,200 @@
+"""The swap itself: link the original to quarantine, rename the copy over the name, look, record.
+
+One file at a time, or many that share the waits for the disk. Every answer is judged by inode afterwards.
+"""
+
+import contextlib
+import os
+from typing import Iterator, List, NamedTuple, Sequence, Tuple
+
+from unlatch_agent import durable, identity, locks, positions, verify
+from unlatch_agent.errors import CheckFailedError, Json, RefusedError
+from unlatch_agent.ioguard import Beat
+from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.permit import PermittedFile
+from unlatch_agent.positions import Position
+
+# Up to so many files are swapped one by one; more go in groups.
+_ONE_BY_ONE = 32
+_TOGETHER = 512
+# A link changes the ctime, so a file that is half swapped is compared without it.
+UNCHANGED_BUT_LINKED = ("inode", "size_bytes", "mtime_ns")
+
+
+class Step(NamedTuple):
+    """One file of the batch."""
+
+    owner: Journal
+    entry: Entry
+    allowed: PermittedFile
+    position: Position
+
+    @property
+    def path(self) -> str:
+        """Return the file's path."""
+        return self.owner.beside(self.entry.name)
+
+    @property
+    def temp(self) -> str:
+        """Return the copy's path."""
+        return self.owner.temp(self.entry.name)
+
+    @property
+    def quarantine(self) -> str:
+        """Return the path where the original goes."""
+        return self.owner.quarantine(self.entry.name)
+
+    @property
+    def is_done(self) -> bool:
+        """Say whether journal and names agree that it is swapped."""
+        return self.entry.state == "committed" and self.position.kind == positions.SWAPPED
+
+    def kept(self) -> "Step":
+        """Return it with no more of the last look than what that found: there can be many steps."""
+        return self._replace(position=Position(self.position.kind, None, None, None))
+
+
+class Held(NamedTuple):
+    """One file of the batch, with the descriptor that keeps its new inode locked."""
+
+    step: Step
+    descriptor: int
+
+
+def written_late(step: Step) -> List[str]:
+    """Say what changed in an original that is in quarantine while the journal does not yet say what it was there."""
+    original = step.position.quarantine
+    if original is None:
+        return ["missing"]
+    return identity.differences(step.entry.facts["source"], original, UNCHANGED_BUT_LINKED)
+
+
+def held(step: Step) -> int:
+    """Open a file's new inode and lock it, so that nobody starts on half a batch.
+
+    Returns:
+        the descriptor; closing it lets go.
+    """
+    path = step.path if step.position.kind == positions.SWAPPED else step.temp
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except PermissionError:  # a file that its owner may only read cannot carry a write lock either
+        return identity.open_to_read(path)
+    try:
+        free = locks.take(descriptor)
+    except OSError:
+        return descriptor  # a file system without such locks: the service hold must do
+    if not free:
+        os.close(descriptor)
+        raise RefusedError(
+            "local_holder",
+            "the new {} is locked by someone".format(step.path),
+            "something has started on it: stop and hold the service, then run commit again",
+        )
+    return descriptor
+
+
+def groups(steps: Sequence[Step], held: Sequence[int]) -> Iterator[List[Held]]:
+    """Cut a batch into groups of files of one directory that share the waits for the disk.
+
+    A usual batch goes file by file, so that as little as possible is half done at a time.
+    """
+    most = 1 if len(steps) <= _ONE_BY_ONE else _TOGETHER
+    group: List[Held] = []
+    for step, descriptor in zip(steps, held):
+        if group and (len(group) >= most or group[0].step.owner is not step.owner):
+            yield group
+            group = []
+        group.append(Held(step, descriptor))
+    yield group
+
+
+def swapped(group: Sequence[Held], batch: Sequence[str], beat: Beat) -> List[Step]:
+    """Swap the files of a group, or finish their swap; those that are done already are left alone."""
+    left = [held for held in group if not held.step.is_done]
+    if left:
+        owner = left[0].step.owner
+        beat(None)
+        owner.record_all("swapping", [(held.step.entry.name, {"batch": list(batch)}) for held in left])
+        _link([held.step for held in left if held.step.position.kind == positions.ORIGINAL], beat)
+        _rename([held.step for held in left if held.step.position.kind != positions.SWAPPED], beat)
+        left = [held._replace(step=_looked_at(held.step, positions.SWAPPED)) for held in left]
+        finished: List[Tuple[str, Json]] = []
+        try:
+            for held in left:
+                beat(None)
+                finished.append((held.step.entry.name, _recognised(held)))
+        finally:  # what is known to be right is recorded, also when a file after it is not
+            if finished:
+                owner.record_all("committed", finished)
+    after = {held.step.entry.name: held.step for held in left}
+    return [
+        after.get(step.entry.name, step).kept()._replace(entry=step.owner.history.entries[step.entry.name])
+        for step, _ in group
+    ]
+
+
+def _link(steps: Sequence[Step], beat: Beat) -> None:
+    """Give every original its quarantine name, on disk before any is renamed."""
+    for step in steps:
+        beat(None)
+        # An NFS server may have done it and lost its answer: the look before the rename decides.
+        with contextlib.suppress(FileExistsError):
+            durable.link(step.path, step.quarantine)
+    if steps:
+        durable.sync_directory(steps[0].owner.directory)
+
+
+def _rename(steps: Sequence[Step], beat: Beat) -> None:
+    """Put every copy under its name, in the order of the batch, after a last look at the original."""
+    for step in steps:
+        beat(None)
+        named = _looked_at(step, positions.LINKED).position.named  # the copies before it may have taken hours
+        changed = named is None or identity.differences(step.entry.facts["source"], named, UNCHANGED_BUT_LINKED)
+        if changed:
+            raise _unexpected(step)
+        with contextlib.suppress(FileNotFoundError):
+            durable.rename(step.temp, step.path)
+    if steps:
+        beat(None)
+        durable.sync_directory(steps[0].owner.directory)
+
+
+def _recognised(held: Held) -> Json:
+    """Look that both names stand for what they should; return what the journal keeps of it."""
+    step = held.step
+    named, original = step.position.named, step.position.quarantine
+    if named is None or original is None or named.inode != os.fstat(held.descriptor).st_ino:
+        raise _unexpected(step)
+    written = written_late(step)
+    if written:
+        raise verify.late_writer(step.quarantine, step.path, written)
+    # What was copied of a small file is what must stay in quarantine, to the byte.
+    head = step.entry.facts.get("source_sha256") if original.size_bytes <= identity.HEAD_BYTES else None
+    quarantined = dict(original.document(), head_sha256=head or _head(step.quarantine))
+    return {"after": named.document(), "quarantined": quarantined}
+
+
+def _looked_at(step: Step, wanted: str) -> Step:
+    step = step._replace(position=positions.look(step.owner, step.entry))
+    if step.position.kind != wanted:
+        raise _unexpected(step)
+    return step
+
+
+def _unexpected(step: Step) -> CheckFailedError:
+    return CheckFailedError(
+        "unexpected_inode",
+        "{} is not what it should be in the middle of its swap".format(step.path),
+        "someone else changes these names: stop it, look with ls -li {}, then run commit or restore".format(
+            step.owner.directory
+        ),
+    )
+
+
+def _head(path: str) -> str:
+    descriptor = identity.open_to_read(path)
+    try:
+        return identity.head_sha256(descriptor)
+    finally:
+        os.close(descriptor)

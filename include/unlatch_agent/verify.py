@@ -1,0 +1,164 @@
+"""verify: are the originals in quarantine unchanged, and do the names stand for the new files?"""
+
+import os
+from typing import List, NamedTuple, Optional, Sequence, Tuple
+
+from unlatch_agent import identity, journal, locks, positions
+from unlatch_agent.errors import AgentError, CheckFailedError, Json
+from unlatch_agent.ioguard import Beat
+from unlatch_agent.journal import Entry, Journal
+
+_WATCHED = ("size_bytes", "mtime_ns", "ctime_ns")
+_SETTLED = ("committed", "set_aside", "purging")
+
+
+class Checked(NamedTuple):
+    """What a look at one quarantined original showed."""
+
+    changes: List[str]
+    inode: Optional[int]
+    lock: Optional[Json]
+
+
+def run(incident: str, directories: Sequence[str], beat: Beat) -> Json:
+    """Look at every file of a finished swap. Changes nothing.
+
+    Returns:
+        ``files``.
+
+    Raises:
+        CheckFailedError: ``late_writer`` (an original changed), ``unexpected_inode`` (a name stands for
+            something else) or ``commit_unfinished``; with all files.
+    """
+    files: List[Json] = []
+    worst: List[Tuple[int, AgentError]] = []
+    listed = locks.listed_here()
+    for directory in directories:
+        owner = Journal(directory, incident)
+        for entry in owner.entries:
+            beat(None)
+            if entry.state in _SETTLED:
+                files.append(_settled(owner, entry, listed, worst))
+            elif entry.state in ("swapping", "setting_aside", "restoring"):
+                files.append(_unfinished(owner, entry, worst))
+    if worst:
+        error = min(worst, key=lambda pair: pair[0])[1]
+        error.files = files
+        raise error
+    return {"files": files}
+
+
+def _settled(owner: Journal, entry: Entry, listed: locks.Holders, worst: List[Tuple[int, AgentError]]) -> Json:
+    found = quarantined(owner, entry, listed)
+    named = identity.of_name(owner.beside(entry.name))
+    state = entry.state
+    if entry.is_pidfile:
+        # The next start writes its own pid file: the name may be free or have something newer.
+        right = named is None or named.inode != entry.source_inode
+    else:
+        right = named is not None and named.inode == entry.temp_inode
+        if not right and entry.temp_inode in _later_originals(owner, entry.name):
+            state, right = "superseded", True  # a later repair has recreated the file again
+    path = owner.beside(entry.name)
+    quarantine = owner.quarantine(entry.name)
+    if found.changes:
+        worst.append((0, late_writer(quarantine, path, found.changes)))
+    elif not right:
+        worst.append(
+            (
+                1,
+                CheckFailedError(
+                    "unexpected_inode",
+                    "{} is not the file that the repair put there".format(path),
+                    "find out who replaced it; the original is {}".format(quarantine),
+                ),
+            )
+        )
+    return {
+        "path": path,
+        "state": state,
+        "inode_after": named.inode if named is not None else None,
+        "quarantine": quarantine,
+        "quarantine_inode": found.inode,
+        "quarantine_changed": bool(found.changes),
+        "changes": found.changes,
+        "quarantine_lock": found.lock,
+        "ok": right and not found.changes,
+    }
+
+
+def _unfinished(owner: Journal, entry: Entry, worst: List[Tuple[int, AgentError]]) -> Json:
+    path = owner.beside(entry.name)
+    position = positions.look(owner, entry)
+    worst.append(
+        (
+            2,
+            CheckFailedError(
+                "commit_unfinished",
+                "{} is in the middle of its swap ({})".format(path, entry.state.replace("_", " ")),
+                "run commit again with a new permit, or restore",
+            ),
+        )
+    )
+    return {
+        "path": path,
+        "state": entry.state,
+        "inode_after": position.named.inode if position.named is not None else None,
+        "quarantine": owner.quarantine(entry.name),
+        "quarantine_inode": position.quarantine.inode if position.quarantine is not None else None,
+        "quarantine_changed": False,
+        "changes": [],
+        "quarantine_lock": None,
+        "ok": False,
+    }
+
+
+def quarantined(owner: Journal, entry: Entry, listed: Optional[locks.Holders] = None) -> Checked:
+    """Compare a quarantined original with what was recorded at its swap.
+
+    Args:
+        owner: its journal.
+        entry: its entry there.
+        listed: the kernel's list of locks, when many files are looked at; read now when it is not given.
+    """
+    path = owner.quarantine(entry.name)
+    recorded = entry.facts["quarantined"]
+    try:
+        descriptor = identity.open_to_read(path)
+    except FileNotFoundError:
+        return Checked([] if _is_purged(owner, entry) else ["missing"], None, None)
+    try:
+        status = os.fstat(descriptor)
+        now = identity.of_status(status)
+        changes = identity.differences(recorded, now, ("inode", *_WATCHED))
+        if identity.head_sha256(descriptor) != recorded["head_sha256"]:
+            changes.append("content")
+        holders = (locks.listed_here() if listed is None else listed).get((status.st_dev, status.st_ino), set())
+        return Checked(changes, now.inode, locks.describe(locks.standing(descriptor), holders))
+    finally:
+        os.close(descriptor)
+
+
+def late_writer(quarantine: str, path: str, changes: Sequence[str]) -> CheckFailedError:
+    """Return the alarm for an original that changed after its swap."""
+    return CheckFailedError(
+        "late_writer",
+        "{}, the original of {}, has changed since the swap ({})".format(quarantine, path, ", ".join(changes)),
+        "a writer of the previous incarnation lives: stop the database and that writer, keep both files",
+    )
+
+
+def _is_purged(owner: Journal, entry: Entry) -> bool:
+    """Say whether a purge deleted an original: one that was killed before its record, or that goes on meanwhile."""
+    present = Journal(owner.directory, owner.incident).entry(entry.name)
+    return present is None or present.state in ("purging", "purged")
+
+
+def _later_originals(owner: Journal, name: str) -> List[int]:
+    """Return the inodes that other incidents' repairs in this directory took from a name."""
+    found = []
+    for other in journal.others(owner.directory, owner.incident):
+        entry = Journal(owner.directory, other).entry(name)
+        if entry is not None and entry.state in ("committed", "purging", "purged"):
+            found.append(entry.source_inode)
+    return found

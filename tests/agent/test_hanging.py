@@ -1,0 +1,78 @@
+"""Mounts, files and processes that hang: the agent says so, and goes on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.agent.agent_runner import Agent, permit
+
+LIMIT = ("--io-timeout", "1.5")
+
+
+def test_a_file_that_hangs(few_agent: Agent, volume: Path) -> None:
+    """It should give up on a file that does not answer, look at the others, and never say free."""
+    stuck = {"stop": ["ibdata1", "identity", "open_to_read"]}
+    answer = few_agent.run("check-locks", *LIMIT, volume, faults=stuck).refused("io_timeout", 6)
+    kinds = {Path(entry["path"]).name: entry["lock"]["kind"] for entry in answer.files}
+    assert kinds == {"ibdata1": "unknown", "aria_log_control": "none"}
+
+
+@pytest.mark.parametrize(
+    ("argv", "stop"),
+    [
+        (["status", *LIMIT, "--incident", "i"], ["volume", "safety", "directories"]),
+        (["restore", "--stall-timeout", "1.5", "--incident", "i"], ["volume", "safety", "directories"]),
+        (["facts", *LIMIT], ["volume", "facts", "_resolved"]),
+        (["check-locks", *LIMIT], ["volume", "checklocks", "_below"]),
+        (["samples", *LIMIT], ["volume", "sampling", "_meant"]),
+        (["verify", *LIMIT, "--incident", "i"], ["volume", "safety", "directories"]),
+        (["prepare", "--job", *LIMIT, "--incident", "i"], ["volume", "safety", "targets"]),
+        (["prepare", "--stall-timeout", "1.5", "--incident", "i"], ["volume", "safety", "regular_file"]),
+        (["recreate", "--stall-timeout", "1.5", "--incident", "i", "--confirm", "i"], ["volume", "safety", "targets"]),
+        (["purge", "--stall-timeout", "1.5", "--incident", "i"], ["volume", "safety", "directories"]),
+    ],
+    ids=lambda value: value[0] if value[0] != "volume" else value[2],
+)
+def test_a_mount_that_hangs(one_agent: Agent, volume: Path, argv: list[str], stop: list[str]) -> None:
+    """It should end with io_timeout, and not hang itself, when the whole volume does not answer."""
+    one_agent.run(*argv, volume, faults={"stop": stop}).refused("io_timeout", 6)
+
+
+@pytest.mark.parametrize("verb", ["commit", "set-aside"])
+def test_a_mount_that_hangs_before_a_swap(one_agent: Agent, volume: Path, verb: str) -> None:
+    """It should end with io_timeout and change nothing when the volume hangs just when a permit is to be used."""
+    target = volume / "aria_log_control"
+    prepared = one_agent.run("prepare", "--incident", "inc-1", target).done()
+    before = {path: (path.stat().st_ino, path.read_bytes()) for path in volume.iterdir()}
+    named = [target] if verb == "set-aside" else []
+    argv = [verb, "--stall-timeout", "1.5", "--incident", "inc-1", "--permit", "-", *named]
+    stuck = {"stop": ["volume", "identity", "resolved_target"]}
+    one_agent.run(*argv, faults=stuck, stdin=permit(prepared)).refused("io_timeout", 6)
+    assert {path: (path.stat().st_ino, path.read_bytes()) for path in volume.iterdir()} == before
+
+
+def test_a_preflight_that_hangs(one_agent: Agent, volume: Path) -> None:
+    """It should say that the volume does not answer, and go on with what it can see without it."""
+    checks = one_agent.run("preflight", *LIMIT, volume, faults={"stop": ["volume", "preflight", "_checked"]}).document
+    found = {check["privilege"]: check for check in checks["privileges"]}
+    assert found["reach the volume"]["ok"] is None
+    assert "see every process" in found
+
+
+def test_live_locks_of_a_mount_that_hangs(one_agent: Agent, volume: Path, holding: Callable[[Path], int]) -> None:
+    """It should not take a path whose mount it could not tell for one without locks."""
+    holding(volume / "ibdata1")
+    stuck = {"stop": ["volume", "livelocks", "_resolved"]}
+    answer = one_agent.run("live-locks", *LIMIT, volume, faults=stuck).refused("io_timeout", exit_code=6)
+    assert "locks" not in answer.document
+
+
+def test_a_process_that_hangs(few_agent: Agent, volume: Path) -> None:
+    """It should call a process unchecked when looking at it hangs."""
+    stuck = {"stop": [str(os.getpid()), "openers", "_look"]}
+    answer = few_agent.run("openers", *LIMIT, volume, faults=stuck).done().document
+    assert os.getpid() in [entry["pid"] for entry in answer["unchecked"]]
