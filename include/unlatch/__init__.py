@@ -1,0 +1,1 @@
+"""Unlatch: brings databases back after their machine crashed and left their files locked."""

@@ -1,0 +1,121 @@
+"""Cutting the old holder off before anything is touched, where the site has declared how; and letting it in again.
+
+A fence stands in for the hypervisor's word: it is applied when no log says that the guest died. One that was applied
+and verified is a proof of death; one that failed is a veto, since the holder may live behind it.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Protocol
+
+from unlatch.errors import CheckFailedError
+from unlatch.models import Certainty, CrashEvent, Fence, Guest, Json
+from unlatch.ports import IncidentPorts, Store
+from unlatch.recording import Subject, recorded
+
+VERIFY_LIMIT_S = 120.0
+"""How long a fence may take from the command's end until it is seen to hold: a power-off is not at once."""
+
+_LOOK_S = 2.0
+
+
+class Crashed(Subject, Protocol):
+    """An incident, with what died."""
+
+    @property
+    def guest(self) -> Guest:
+        """The guest that died, or is said to have died."""
+
+    @property
+    def event(self) -> CrashEvent | None:
+        """What its hypervisor says of that."""
+
+
+def needs_fence(incident: Crashed) -> bool:
+    """Whether the site's fence has to be applied: it has one, and no log says for certain that the guest died."""
+    certain = incident.event is not None and incident.event.certainty is Certainty.CERTAIN
+    return incident.guest.fence is not None and not certain and not incident.dry_run
+
+
+def in_force(store: Store, incident: str) -> bool | None:
+    """Whether the incident's fence holds: True: the holder is cut off. False: it failed. None: none, or undone.
+
+    A fence that failed stays a veto, also when it was undone since: what was behind it may live.
+    """
+    fenced, undone = store.step(incident, "", "fence"), store.step(incident, "", "unfence")
+    if fenced is None:
+        return None
+    if fenced.phase != "done":
+        return False
+    is_undone = undone is not None and undone.phase == "done" and undone.started_at >= fenced.started_at
+    return None if is_undone else True
+
+
+def fence_once(incident: Crashed, ports: IncidentPorts) -> None:
+    """Apply and verify the fence, unless this incident has done so already; nothing where none is needed.
+
+    Raises:
+        CheckFailedError: it could not be applied or is not seen to hold; no lane of the incident may go on.
+    """
+    if needs_fence(incident) and in_force(ports.store, incident.incident) is not True:
+        fence(incident, ports)
+
+
+@recorded
+def fence(incident: Crashed, ports: IncidentPorts) -> Json:
+    """Run the site's command, then see that it holds. Applying it twice does no harm by the inventory's promise."""
+    declared = _declared(incident)
+    _insist(incident, ports, declared.apply, "could not be applied; its old incarnation may live: nothing is touched")
+    deadline = ports.clock.now() + timedelta(seconds=VERIFY_LIMIT_S)
+    while (seen := ports.run_on(declared.on, incident.guest.name, declared.verify)).code != 0:
+        if ports.clock.now() >= deadline:
+            raise CheckFailedError(
+                f"The fence of {incident.guest.name} was applied, but is not seen to hold after "
+                f"{VERIFY_LIMIT_S:.0f} s: {seen.output.strip()[:500]}. Nothing will be touched.",
+                next_step=f"find out why {' '.join(declared.verify)} fails; then clear this task.",
+            )
+        ports.clock.pause(_LOOK_S)
+    return {"applied": list(declared.apply), "verified": list(declared.verify), "on": declared.on}
+
+
+def unfence_once(incident: Crashed, ports: IncidentPorts) -> None:
+    """Undo a fence of this incident that has not been undone, whether it held or not.
+
+    Raises:
+        CheckFailedError: it could not be undone: somebody is still cut off.
+    """
+    fenced = ports.store.step(incident.incident, "", "fence")
+    undone = ports.store.step(incident.incident, "", "unfence")
+    declared = incident.guest.fence
+    if fenced is None or declared is None or not declared.undo:
+        return
+    if undone is None or undone.phase != "done" or undone.started_at < fenced.started_at:
+        unfence(incident, ports)
+
+
+@recorded
+def unfence(incident: Crashed, ports: IncidentPorts) -> Json:
+    """Run the site's command that lets the fenced machine in again."""
+    declared = _declared(incident)
+    _insist(incident, ports, declared.undo, "could not be undone: somebody is still cut off")
+    return {"undone": list(declared.undo)}
+
+
+def _insist(incident: Crashed, ports: IncidentPorts, argv: tuple[str, ...], otherwise: str) -> None:
+    declared = _declared(incident)
+    answer = ports.run_on(declared.on, incident.guest.name, argv)
+    if answer.code != 0:
+        raise CheckFailedError(
+            f"The fence of {incident.guest.name} {otherwise} (exit code {answer.code}): {answer.output.strip()[:500]}",
+            next_step=f"run it by hand on the {declared.on}: {' '.join(argv)}; then clear this task.",
+        )
+
+
+def _declared(incident: Crashed) -> Fence:
+    declared = incident.guest.fence
+    if declared is None:
+        raise CheckFailedError(
+            f"{incident.guest.name} has no fence in the inventory any more.", next_step="restore its entry."
+        )
+    return declared

@@ -1,0 +1,32 @@
+"""Text lines out of a stream of bytes that may be anything, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import BinaryIO
+
+LONGEST_LINE_BYTES = 1 << 20
+"""Longer lines are dropped without being held in memory."""
+
+_PIECE_BYTES = 128 << 10
+
+
+def pieces_of(stream: BinaryIO) -> Iterator[str]:
+    """Whole lines, as many as the stream has ready, without the end of the last one; of a pipe none waits for more."""
+    read = getattr(stream, "read1", stream.read)
+    rest, dropping = b"", False
+    while piece := read(_PIECE_BYTES):
+        lines, newline, tail = piece.rpartition(b"\n")
+        if newline:
+            first, more, others = lines.partition(b"\n")  # the first one may have begun before
+            is_whole = not dropping and len(rest) + len(first) < LONGEST_LINE_BYTES
+            whole = ([rest + first] if is_whole else []) + ([others] if more else [])
+            if whole:
+                yield b"\n".join(whole).decode("utf-8", "replace")
+            rest, dropping = tail, False
+        elif not dropping:
+            rest += piece
+        if len(rest) >= LONGEST_LINE_BYTES:
+            rest, dropping = b"", True
+    if rest:
+        yield rest.decode("utf-8", "replace")
