@@ -1,0 +1,7 @@
+"""`python -m unlatch.cli`: the same as the command `unlatch`."""
+
+import sys
+
+from unlatch.cli.program import main
+
+sys.exit(main())
