@@ -1,0 +1,1 @@
+"""What needs Airflow's classes: tasks, questions to people, the watch."""
