@@ -1,0 +1,95 @@
+"""What is compared: each tool makes new copies of all files of a directory, and is undone afterwards, untimed."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+UNLATCH = "unlatch"
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One way to do the job.
+
+    Attributes:
+        name: in the table; ``unlatch`` is what the others are compared with.
+        command: returns the argument vector for a case's directory and the number of the run.
+        undo: brings everything back to where it was, untimed.
+        environment: added to it.
+    """
+
+    name: str
+    command: Callable[[Path, int], list[str]]
+    undo: Callable[[Path, int], None]
+    environment: dict[str, str] = field(default_factory=dict)
+
+
+def _copy_of(files: Path) -> Path:
+    return files.with_name(files.name + ".copy")
+
+
+def _shell(text: str) -> Callable[[Path, int], list[str]]:
+    """Return a command for the shell, with SOURCE and COPY for both directories."""
+
+    def command(files: Path, _: int) -> list[str]:
+        source, copy = shlex.quote(str(files)), shlex.quote(str(_copy_of(files)))
+        return ["sh", "-ec", text.replace("SOURCE", source).replace("COPY", copy)]
+
+    return command
+
+
+def _remove_copy(files: Path, _: int) -> None:
+    shutil.rmtree(_copy_of(files), ignore_errors=True)
+
+
+def unlatch(agent: Path, state: Path, method: str = "auto") -> Tool:
+    """Return the agent: recreate, verified; the originals are purged untimed."""
+    start = [sys.executable, str(agent)]
+    environment = {"UNLATCH_AGENT_STATE": str(state)}
+
+    def command(files: Path, number: int) -> list[str]:
+        incident = f"bench-{number}"
+        paths = [str(path) for path in sorted(files.iterdir())]
+        return [*start, "recreate", "--json", "--method", method, "--incident", incident, "--confirm", incident, *paths]
+
+    def undo(files: Path, number: int) -> None:
+        purge = [*start, "purge", "--json", "--incident", f"bench-{number}", str(files)]
+        subprocess.run(purge, check=True, capture_output=True, env={**os.environ, **environment})
+
+    return Tool(UNLATCH, command, undo, environment)
+
+
+_CP = "cp -a --reflink=auto SOURCE COPY && sync -f COPY"
+
+
+def others(data_bytes: int) -> Sequence[Tool]:
+    """Return what an administrator would type, and the disk's own limit for so many bytes."""
+    raw = "mkdir COPY; dd if=RAW of=COPY/raw bs=4M iflag=direct oflag=direct conv=fsync status=none".replace(
+        "RAW", "SOURCE.raw"
+    )
+    return (
+        Tool("cp, sync, cmp", _shell(f"{_CP} && diff -rq SOURCE COPY"), _remove_copy),
+        Tool(
+            "cp, sync, evict, cmp",
+            _shell(f"{_CP} && echo 3 > /proc/sys/vm/drop_caches && diff -rq SOURCE COPY"),
+            _remove_copy,
+        ),
+        Tool("rsync --checksum, sync", _shell("rsync -aS --checksum SOURCE/ COPY/ && sync -f COPY"), _remove_copy),
+        Tool("cp, sync (unverified)", _shell(_CP), _remove_copy),
+        Tool(f"dd direct, {data_bytes / 1e6:.0f} MB (raw)", _shell(raw), _remove_copy),
+    )
+
+
+def make_raw(files: Path, data_bytes: int) -> None:
+    """Write the file that dd copies: as many bytes as the case really stores, a multiple of dd's direct block."""
+    block = os.urandom(4 << 20)
+    with files.with_name(files.name + ".raw").open("wb") as file:
+        for _ in range(max(1, data_bytes // len(block))):
+            file.write(block)
