@@ -2,10 +2,8 @@
 
 import contextlib
 import json
-import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -187,7 +185,7 @@ class TestLifeCycle:
         first, second = ({entry["port"] for entry in each.connections().values()} for each in (lab, other))
         assert not first & second
         for stray in list(processes.strays(other.root)):
-            os.kill(stray.pid, signal.SIGKILL)
+            stray.kill()
         other.up()
         assert other.service("status", "voms", check=False).returncode == 0
         # A state file that knows nothing of what runs: as after a kill in the middle of a boot.
