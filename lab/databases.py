@@ -44,3 +44,11 @@ def postmaster_pid(datadir: Path) -> int | None:
         return int((datadir / "postmaster.pid").read_text().splitlines()[0])
     except (FileNotFoundError, IndexError):
         return None
+
+
+def postmaster_started_at(datadir: Path) -> float:
+    """Return when a postmaster.pid says that its server was started (seconds since the epoch), 0 without the file."""
+    try:
+        return float((datadir / "postmaster.pid").read_text().splitlines()[2])
+    except (FileNotFoundError, IndexError):
+        return 0.0

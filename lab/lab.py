@@ -25,6 +25,11 @@ from lab.writer import Writer
 RESTART_DELAY_S = 2.0
 """From the death of the guest to its next boot; it took xend about five seconds in 2014."""
 
+BOOT_MARGIN_S = 4.0
+"""How much later than the start of any server that died the guest boots: no real machine is back within the full
+seconds that a pid file records and the steps of a clock, and evidence rightly takes such a file for a new server's.
+"""
+
 
 @dataclass(frozen=True)
 class CrashReport:
@@ -300,6 +305,8 @@ class Lab:
         site = self._site
         site.hypervisor.boot()
         if not site.guest.running:
+            started_at = databases.postmaster_started_at(self.volume / "lxr")
+            time.sleep(max(0.0, min(BOOT_MARGIN_S, started_at + BOOT_MARGIN_S - time.time())))
             site.state.domain_id += 1
             site.xend.started(site.state.domain_id)
             site.guest.boot(claim=self._claim())
