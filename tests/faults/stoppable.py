@@ -53,7 +53,9 @@ class StoppableAgent:
 
     def __init__(self, file: Path) -> None:
         """Start it."""
-        command = [*_COMMAND, str(HERE / "stopping_agent.py"), str(file)]
+        self._start([*_COMMAND, str(HERE / "stopping_agent.py"), str(file)])
+
+    def _start(self, command: list[str]) -> None:
         self.constants: list[object] = []
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import subprocess
 import tarfile
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -47,9 +46,7 @@ class GuestAgent(StoppableAgent):
         lab.root("client", f"rm -rf {PLACE}; install -d -o mysql -g mysql {PLACE}/state", check=True)
         lab.root("client", f"tar -x -C {PLACE}", stdin=_packed(agent))
         program = f"{_AS_MYSQL} python3 {PLACE}/tests/faults/stopping_agent.py {PLACE}/agent.pyz"
-        self._process = subprocess.Popen(
-            lab.shell("client", program), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
+        self._start(lab.shell("client", program))
 
 
 def _packed(agent: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""Mounts that hide locks, no lock service, a NAS that hangs, NFSv4: refused or waited for, never stuck."""
+"""Mounts that hide locks, a NAS that hangs, NFSv4: refused or waited for, never stuck."""
 
 from __future__ import annotations
 
@@ -100,21 +100,6 @@ def test_mount_without_locks_is_refused(lab: NfsLab, unlatch: Unlatch) -> None:
     lab.remount()
     lab.root("client", f"systemctl unmask --runtime {UNITS['alvmysql']}")
     lab.root("client", f"systemctl start {' '.join(UNITS.values())}", limit_s=400)
-
-
-def test_lock_service_that_is_off_is_named(lab: NfsLab, unlatch: Unlatch) -> None:
-    """It should say that the lock service is missing (ENOLCK), and not take that for a stale lock."""
-    crashed_once(lab)
-    lab.is_spoiled = True
-    lab.remount()
-    lab.root("client", "systemctl mask --runtime --now rpc-statd; pkill rpc.statd; true")
-    repair = unlatch(peers=())
-    repair.open(reason="a test", instances=["alvmysql"])
-    before = traces(lab)
-    with pytest.raises(UnlatchError, match=r"lock service|statd|ENOLCK"):
-        repair.lane("alvmysql")
-    assert traces(lab) == before, "ENOLCK is never a reason to repair files"
-    assert "statd" in repair.ticket
 
 
 def crashed_once(lab: NfsLab) -> None:
