@@ -1,6 +1,7 @@
 """The program: parses, runs one verb, prints one answer."""
 
 import argparse
+import gc
 import json
 import os
 import signal
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
     from unlatch_agent import background, report
 else:
     background, report = late("background"), late("report")
+
+# Seldom: each look for rings of objects goes through all that is known of many files, and finds none.
+_OBJECTS_BETWEEN_LOOKS = 100000
 
 
 def _interrupt(number: int, _: Optional[FrameType]) -> None:
@@ -61,6 +65,7 @@ def main(argv: List[str]) -> int:
     Returns:
         the exit code: 0 done, 2 usage, 3 refused, 4 check failed after acting, 5 environment, 6 try again.
     """
+    gc.set_threshold(_OBJECTS_BETWEEN_LOOKS)
     root_name = arguments.root_command(argv[0])
     as_json = "--json" in argv[1:]
     verb = arguments.ROOT_COMMANDS[root_name].verb if root_name else "".join(argv[1:2])

@@ -73,15 +73,16 @@ def run(
             beat(None)
             held.append(swapping.held(step))
         batch = sorted({target.directory for target in targets})
-        done = []
+        done: List[Step] = []
         for group in swapping.groups(steps, held):
             permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
             done += swapping.swapped(group, batch, beat)
     finally:
         for descriptor in held:
             os.close(descriptor)
+    steps = done  # what was known of so many files before is not kept beside what is known now
     listed = locks.listed_here()
-    files = [_document(step, listed, beat) for step in done]
+    files = [_document(step, listed, beat) for step in steps]
     for entry in files:
         if entry["lock"] is None or entry["lock"]["kind"] != "none":
             raise CheckFailedError(
@@ -143,10 +144,10 @@ def _refuse_changed(step: Step) -> None:
             ),
         )
     if position.kind == positions.ORIGINAL:
-        safety.regular_file(step.path)
+        safety.refuse_unfit(step.path, named)
         changed = identity.differences(source, named, prepare.UNCHANGED)
     elif position.kind == positions.LINKED:
-        safety.regular_file(step.path, links=2)
+        safety.refuse_unfit(step.path, named, links=2)
         changed = identity.differences(source, named, UNCHANGED_BUT_LINKED)
     else:
         changed = identity.differences(step.entry.facts["temp"], named, UNCHANGED_BUT_LINKED)
@@ -165,14 +166,21 @@ def _refuse_changed(step: Step) -> None:
             "the permit saw another {} (inode {}, {} bytes)".format(step.path, allowed.inode, allowed.size_bytes),
             "ask the controller for a new permit: it looks at all evidence again",
         )
-    if position.kind != positions.SWAPPED and not prepare.copy_is_intact(step.owner, step.entry):
+    if position.kind != positions.SWAPPED and not _copy_is_intact(step):
         raise _not_prepared(step.path, "its copy is gone or was changed")
+
+
+def _copy_is_intact(step: Step) -> bool:
+    """Say whether a finished copy is still as it was left."""
+    temp = step.position.temp
+    return temp is not None and not identity.differences(step.entry.facts["temp"], temp, prepare.UNCHANGED)
 
 
 def _compare_after_interruption(steps: Sequence[Step], pending: Sequence[Step], beat: Beat) -> None:
     """After a kill, or another boot, a copy is trusted only after a new look at every byte."""
     begun = any(step.entry.state != "prepared" for step in steps)
-    rebooted = any(step.owner.history.boot_id != bootclock.boot_id() for step in steps)
+    this_boot = bootclock.boot_id()
+    rebooted = any(step.owner.history.boot_id != this_boot for step in steps)
     if not begun and not rebooted:
         return
     progress = Progress(sum(step.entry.facts["source"]["size_bytes"] for step in pending), beat)

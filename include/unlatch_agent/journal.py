@@ -32,6 +32,8 @@ _AFTER: Dict[str, FrozenSet[str]] = {
 # What a record says of itself, not of its file.
 _OF_THE_LINE = ("n", "at", "event", "name")
 EVENTS = frozenset(_AFTER) - {""}
+# Made once: json.dumps would make one for each line.
+_line_of = json.JSONEncoder(sort_keys=True).encode
 # A repair in one of these is under way: nobody else may begin one on that directory.
 UNFINISHED = frozenset({"copying", "prepared", "swapping", "setting_aside", "restoring", "discarding"})
 
@@ -158,7 +160,7 @@ class Journal:
         self.directory = directory
         self.incident = incident
         self._prefix = os.path.join(directory, "")
-        self._hashes: Dict[str, str] = {}
+        self._stems: Dict[str, str] = {}
         self.path = os.path.join(directory, identity.journal_name(incident))
         self.exists = identity.is_there(self.path)
         self._descriptor: Optional[int] = None
@@ -179,16 +181,17 @@ class Journal:
 
     def temp(self, name: str) -> str:
         """Return the path of a file's copy before the swap, and of its new file after a restore."""
-        return "{}{}{}.new".format(self._prefix, identity.PREFIX, self._hash(name))
+        return self._stem(name) + ".new"
 
     def quarantine(self, name: str) -> str:
         """Return the path under which a file's original is kept."""
-        return "{}{}{}.orig".format(self._prefix, identity.PREFIX, self._hash(name))
+        return self._stem(name) + ".orig"
 
-    def _hash(self, name: str) -> str:
-        known = self._hashes.get(name)
+    def _stem(self, name: str) -> str:
+        known = self._stems.get(name)
         if known is None:
-            known = self._hashes[name] = identity.name_hash(self.incident, name)
+            known = self._prefix + identity.PREFIX + identity.name_hash(self.incident, name)
+            self._stems[name] = known
         return known
 
     def _read(self) -> History:
@@ -253,7 +256,7 @@ class Journal:
             length += 1
             if record["event"] != "begin":
                 entries.append(_after(self.history.entries, str(record["event"]), record, length))
-            lines.append(json.dumps(record, sort_keys=True).encode() + b"\n")
+            lines.append(_line_of(record).encode() + b"\n")
         durable.append(descriptor, b"".join(lines))
         self.history.entries.update((entry.name, entry) for entry in entries)
         boot_id = self.history.boot_id or (events[0].get("boot_id") if events else None)

@@ -90,6 +90,19 @@ class Making:
         self._open: List[int] = []
         self._status: Optional[os.stat_result] = None
         self._content: Optional[bytes] = None
+        begun = plan.begun
+        self._wanted = Request(
+            source=-1,
+            target=-1,
+            size_bytes=plan.source.size_bytes,
+            is_sparse=plan.source.is_sparse,
+            path=self.path,
+            dev=plan.source.dev,
+            is_nfs=volume.is_nfs,
+            may_copy_on_server=volume.may_copy_on_server,
+            start_bytes=begun.done_bytes if begun is not None else 0,
+            mark=self.mark if self.is_huge else None,
+        )
 
     @property
     def source(self) -> int:
@@ -119,32 +132,15 @@ class Making:
 
     def expect(self, chooser: Chooser) -> None:
         """Let the kernel read a small original already, while other things go on; what fails here fails again later."""
-        wanted = chooser.first(self.request()) == "stream" and self.plan.source.size_bytes <= SMALL_BYTES
+        wanted = chooser.first(self._wanted) == "stream" and self.plan.source.size_bytes <= SMALL_BYTES
         if wanted and not self._open:
             with contextlib.suppress(OSError):
                 self._open.append(identity.open_to_read(self.path))
                 directio.ahead(self.source)
 
-    def request(self) -> Request:
-        """Return what the copy methods need to know."""
-        source, first, second = self.plan.source, *([*self._open, -1, -1][:2])
-        begun = self.plan.begun
-        return Request(
-            source=first,
-            target=second,
-            size_bytes=source.size_bytes,
-            is_sparse=source.is_sparse,
-            path=self.path,
-            dev=source.dev,
-            is_nfs=self.volume.is_nfs,
-            may_copy_on_server=self.volume.may_copy_on_server,
-            start_bytes=begun.done_bytes if begun is not None else 0,
-            mark=self.mark if self.is_huge else None,
-        )
-
     def intent(self, chooser: Chooser) -> Json:
         """Return what the journal keeps of a copy that is to be begun, or gone on with."""
-        kept: Json = {"source": self.plan.source.document(), "method": chooser.first(self.request())}
+        kept: Json = {"source": self.plan.source.document(), "method": chooser.first(self._wanted)}
         begun = None if self.is_spoilt else self.plan.begun
         if begun is not None:
             kept.update(temp_inode=begun.inode, done_bytes=begun.done_bytes)
@@ -176,7 +172,10 @@ class Making:
                 # Before the bytes: nobody wants to learn this after two terabytes.
                 self._refuse_lost(self._lost + metadata.copy_owner_and_attributes(self.source, self.target))
         whole = begun if self._is_all_there else None
-        copied = whole.how if whole is not None else chooser.copy(self.request(), advance)
+        if whole is not None:
+            copied = whole.how
+        else:
+            copied = chooser.copy(self._wanted._replace(source=self.source, target=self.target), advance)
         self._content = copied.content
         self.facts.update(method=copied.method, fell_back=copied.fell_back)
         if begun is not None and whole is None:

@@ -24,7 +24,7 @@ from unlatch_agent.making import UNCHANGED, Making, Planned, Volume, source_chan
 from unlatch_agent.progress import Progress
 from unlatch_agent.safety import Target
 
-__all__ = ["UNCHANGED", "copy_is_intact", "document", "run", "same_content", "source_changed"]
+__all__ = ["UNCHANGED", "document", "run", "same_content", "source_changed"]
 
 _SERVER_COPIES = "4.2"
 
@@ -136,12 +136,6 @@ def document(owner: Journal, entry: Entry, dev: int) -> Json:
         state="prepared",
         metadata_lost=entry.facts["metadata_lost"],
     )
-
-
-def copy_is_intact(owner: Journal, entry: Entry) -> bool:
-    """Say whether a finished copy is still as it was left."""
-    temp = identity.of_name(owner.temp(entry.name))
-    return temp is not None and not identity.differences(entry.facts["temp"], temp, UNCHANGED)
 
 
 def _refuse_too_little_space(planned: Sequence[Planned]) -> None:

@@ -27,6 +27,7 @@ def run(incident: str, targets: Sequence[Target], asked: Asked, io_timeout_s: fl
     if not any(entry is not None and entry.state in ("swapping", "committed") for entry in entries):
         copies = prepare.run(incident, targets, asked, io_timeout_s, beat, journals=journals)
         checks = {entry["path"]: entry["engine_check"] for entry in copies["files"] if "engine_check" in entry}
+        del copies  # of many files that is much memory, and commit needs as much again
     leave = _own_permit(incident, targets, journals)
     answer = commit.run(incident, targets, leave, io_timeout_s, beat, journals=journals)
     for entry in answer["files"]:

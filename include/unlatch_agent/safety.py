@@ -93,6 +93,21 @@ def regular_file(path: str, links: int = 1) -> Identity:
     found = identity.of_name(path)
     if found is None:
         raise identity.no_such_path(path)
+    refuse_unfit(path, found, links)
+    return found
+
+
+def refuse_unfit(path: str, found: Identity, links: int = 1) -> None:
+    """Refuse what was found under a name when it is not to be worked on.
+
+    Args:
+        path: the name.
+        found: what it stands for.
+        links: how many names that may have.
+
+    Raises:
+        RefusedError: it is no regular file, or has other hard links.
+    """
     if not found.is_regular:
         raise RefusedError(
             "not_regular", "{} is not a regular file".format(path), "only regular files can be worked on"
@@ -104,7 +119,6 @@ def regular_file(path: str, links: int = 1) -> Identity:
             "find the others (find VOLUME -xdev -inum {}) and remove what should not be there: a new inode would "
             "part them".format(found.inode),
         )
-    return found
 
 
 def refuse_local_users(paths: Sequence[str], limit_s: float, copies: Optional[Dict[Inode, str]] = None) -> List[Json]:

@@ -5,7 +5,7 @@ One file at a time, or many that share the waits for the disk. Every answer is j
 
 import contextlib
 import os
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from unlatch_agent import durable, identity, locks, positions, verify
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
@@ -117,6 +117,7 @@ def swapped(group: Sequence[Held], batch: Sequence[str], beat: Beat) -> List[Ste
         beat(None)
         owner.record_all("swapping", [(held.step.entry.name, {"batch": list(batch)}) for held in left])
         _link([held.step for held in left if held.step.position.kind == positions.ORIGINAL], beat)
+        _expect_heads([held.step for held in left])
         _rename([held.step for held in left if held.step.position.kind != positions.SWAPPED], beat)
         left = [held._replace(step=_looked_at(held.step, positions.SWAPPED)) for held in left]
         finished: List[Tuple[str, Json]] = []
@@ -145,6 +146,18 @@ def _link(steps: Sequence[Step], beat: Beat) -> None:
         durable.sync_directory(steps[0].owner.directory)
 
 
+def _expect_heads(steps: Sequence[Step]) -> None:
+    """Let the kernel read the heads of many originals side by side; what fails here fails again when they are read."""
+    for step in steps if len(steps) > 1 else ():
+        if _known_head(step) is None:
+            with contextlib.suppress(OSError):
+                descriptor = identity.open_to_read(step.quarantine)
+                try:
+                    os.posix_fadvise(descriptor, 0, identity.HEAD_BYTES, os.POSIX_FADV_WILLNEED)
+                finally:
+                    os.close(descriptor)
+
+
 def _rename(steps: Sequence[Step], beat: Beat) -> None:
     """Put every copy under its name, in the order of the batch, after a last look at the original."""
     for step in steps:
@@ -169,9 +182,7 @@ def _recognised(held: Held) -> Json:
     written = written_late(step)
     if written:
         raise verify.late_writer(step.quarantine, step.path, written)
-    # What was copied of a small file is what must stay in quarantine, to the byte.
-    head = step.entry.facts.get("source_sha256") if original.size_bytes <= identity.HEAD_BYTES else None
-    quarantined = dict(original.document(), head_sha256=head or _head(step.quarantine))
+    quarantined = dict(original.document(), head_sha256=_known_head(step) or _head(step.quarantine))
     return {"after": named.document(), "quarantined": quarantined}
 
 
@@ -190,6 +201,12 @@ def _unexpected(step: Step) -> CheckFailedError:
             step.owner.directory
         ),
     )
+
+
+def _known_head(step: Step) -> Optional[str]:
+    """Return the hash of a small original whose bytes passed through this program: they are to stay as they are."""
+    facts = step.entry.facts
+    return facts.get("source_sha256") if facts["source"]["size_bytes"] <= identity.HEAD_BYTES else None
 
 
 def _head(path: str) -> str:
