@@ -54,7 +54,7 @@ def tools(agent: Path, state: Path) -> Sequence[Tool]:
             {"UNLATCH_AGENT_STATE": str(state)},
         ),
         Tool("lslocks", _over("lslocks -n -o PID,PATH | grep -F FILES"), _nothing),
-        # Both end with 1 when some of the files have no user; that is an answer.
-        Tool("fuser", _over("find FILES -type f -print0 | xargs -0 fuser -s -a; true"), _nothing),
+        # Both end with an error when some of the files have no user; that is an answer.
+        Tool("fuser", _over("find FILES -type f -print0 | xargs -0 fuser; true"), _nothing),
         Tool("lsof +D", _over("lsof -w +D FILES; true"), _nothing),
     )
