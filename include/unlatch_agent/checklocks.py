@@ -78,9 +78,9 @@ def _looks(
     """
     chunks = [names[start : start + _CHUNK] for start in range(0, len(names), _CHUNK)]
     answers = _many(chunks, pidfiles, always, io_timeout_s) if len(chunks) > 1 else {}
-    for number, chunk in enumerate(chunks):
-        if number in answers:
-            for value in answers.pop(number):
+    for chunk in chunks:
+        if chunk[0] in answers:
+            for value in answers.pop(chunk[0]):
                 yield ioguard.Outcome(value["path"], value, timed_out=False)
         else:  # few files, or one of these hung: find out which
             for outcome in ioguard.each(chunk, lambda path, _: probed(path, path in pidfiles), io_timeout_s):
@@ -89,8 +89,8 @@ def _looks(
 
 def _many(
     chunks: Sequence[Sequence[str]], pidfiles: Set[str], always: Optional[Set[str]], io_timeout_s: float
-) -> Dict[int, List[Json]]:
-    """Probe many files in several children; the chunk of a file that hangs is missing in the answer."""
+) -> Dict[str, List[Json]]:
+    """Probe many files in several children, by the first of each chunk; the chunk of one that hangs is left out."""
 
     def look(paths: Sequence[str], beat: ioguard.Beat) -> List[Json]:
         found = []
@@ -108,7 +108,8 @@ def _many(
     places = [mounts.mount_of(os.path.dirname(path), table) for path in {chunk[0] for chunk in chunks}]
     on_nfs = any(mount is not None and mount.is_nfs for mount in places)
     children = _NFS_CHILDREN if on_nfs else min(_CHILDREN, os.cpu_count() or 1)
-    return dict(ioguard.spread(chunks, look, io_timeout_s, children))
+    outcomes = ioguard.each(chunks, look, io_timeout_s, children)
+    return {outcome.item[0]: outcome.value for outcome in outcomes if not outcome.timed_out}
 
 
 def _recently_listed() -> Holders:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any, Callable, Generic, Iterator, List, NamedTuple, Optional, Sequence, Tuple, TypeVar
+from typing import Any, Callable, Generic, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
 
 from unlatch_agent.errors import AgentError, HostError, Json, TryAgainError, of_system, rebuilt
 
@@ -154,27 +154,6 @@ class _Inbox:
             yield message
 
 
-class _Share:
-    """One of several children at work, and what is known of it."""
-
-    def __init__(self, child: _Child) -> None:
-        self.child = child
-        self._inbox = _Inbox()
-        self._heard = time.monotonic()
-        self._has_ended = False
-
-    def heard(self) -> Iterator[Json]:
-        """Read what has arrived, and yield the messages that are whole."""
-        data = os.read(self.child.pipe, 1 << 16)
-        self._heard = time.monotonic()
-        self._has_ended = not data
-        return self._inbox.added(data)
-
-    def is_over(self, limit_s: float) -> bool:
-        """Say whether the child has ended, or has said nothing for too long."""
-        return self._has_ended or time.monotonic() - self._heard >= limit_s
-
-
 def _messages(child: _Child, limit_s: float) -> Iterator[Json]:
     """Yield the child's messages until it closes the pipe.
 
@@ -212,88 +191,111 @@ def _end(child: _Child) -> None:
     os.close(child.pipe)
 
 
-def each(items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float) -> Iterator["Outcome[Item]"]:
-    """Look at every item in a child process, in order, moving on from those that hang.
+class _Lane(Generic[Item]):
+    """Items that are looked at one after the other, in one child until it hangs and then in another."""
 
-    Args:
-        items: what to look at.
-        look: called in the child with the item and a beat to call in long looks; what it returns
-            must be JSON.
-        limit_s: seconds without a sign of life after which an item is given up.
+    def __init__(self, items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float) -> None:
+        self._left: List[Item] = list(items)
+        self._look = look
+        self._limit_s = limit_s
+        self._begin()
 
-    Yields:
-        one outcome per item, in the items' order.
+    def _begin(self) -> None:
+        batch = list(self._left)
 
-    Raises:
-        AgentError: raised by ``look``.
-    """
-    left: List[Item] = list(items)
-    while left:
-        batch = list(left)
-
-        def work(send: Callable[[Json], None], batch: List[Item] = batch) -> None:
+        def work(send: Callable[[Json], None]) -> None:
             beat = _pulse(send)
             for item in batch:
-                send({"value": look(item, beat)})
+                send({"value": self._look(item, beat)})
 
-        child = _fork(work)
-        try:
-            for message in _messages(child, limit_s):
-                if "value" in message:
-                    yield Outcome(left.pop(0), message["value"], False)
-            if left:
+        self._child: Optional[_Child] = _fork(work)
+        self._inbox = _Inbox()
+        self._heard = time.monotonic()
+
+    @property
+    def pipe(self) -> int:
+        """Return what its child's messages arrive on; -1 when all items are done."""
+        return -1 if self._child is None else self._child.pipe
+
+    @property
+    def patience_s(self) -> float:
+        """Return how long its child may still say nothing."""
+        return max(0.0, self._heard + self._limit_s - time.monotonic())
+
+    def arrived(self) -> "Iterator[Outcome[Item]]":
+        """Yield what came of the items whose messages have arrived.
+
+        Raises:
+            AgentError: raised by the look, or the child died.
+        """
+        data = os.read(self.pipe, 1 << 16)
+        self._heard = time.monotonic()
+        for message in self._inbox.added(data):
+            if "value" in message:
+                yield Outcome(self._left.pop(0), message["value"], False)
+        if not data:
+            self.end()
+            if self._left:
                 raise TryAgainError(
                     "worker_died",
-                    "the agent's child process ended while it looked at {}".format(left[0]),
+                    "the agent's child process ended while it looked at {}".format(_words(self._left[0])),
                     "run the same command again; if it happens again look for an out-of-memory kill",
                 )
-        except _SilenceError:
-            yield Outcome(left.pop(0), None, True)
-        finally:
+
+    def give_up(self) -> "Outcome[Item]":
+        """Leave the item that hangs, and go on with the next."""
+        self.end()
+        outcome = Outcome(self._left.pop(0), None, True)
+        if self._left:
+            self._begin()
+        return outcome
+
+    def end(self) -> None:
+        """End its child, if there is one."""
+        if self._child is not None:
+            child, self._child = self._child, None
             _end(child)
 
 
-def spread(
-    chunks: Sequence[Sequence[Item]], look: Callable[[Sequence[Item], Beat], Any], limit_s: float, children: int
-) -> Iterator[Tuple[int, Any]]:
-    """Look at many items in several child processes at a time, a chunk in each.
+def _words(item: Any) -> str:
+    """Name an item, or a chunk of them by its first."""
+    return "{} or one after it".format(item[0]) if isinstance(item, (list, tuple)) else str(item)
+
+
+def each(
+    items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float, children: int = 1
+) -> Iterator["Outcome[Item]"]:
+    """Look at every item in a child process, moving on from those that hang.
 
     Args:
-        chunks: the items, cut so that one chunk takes a fraction of a second.
-        look: called in a child with a chunk and a beat to call between items; what it returns must be JSON.
-        limit_s: seconds without a sign of life after which a child is given up.
-        children: how many at a time.
+        items: what to look at; when looking at one takes very little, chunks.
+        look: called in the child with the item and a beat to call in long looks; what it returns
+            must be JSON.
+        limit_s: seconds without a sign of life after which an item is given up.
+        children: how many items are looked at at a time, each child its own share of them.
 
     Yields:
-        the number of a chunk and what ``look`` returned, in any order. A chunk whose child hung or died is left out:
-        look at its items one by one, with :func:`each`, to learn which of them it was.
+        one outcome per item; in the items' order, when there is one child.
 
     Raises:
         AgentError: raised by ``look``.
     """
-    running: List[_Share] = []
-
-    def started(mine: Sequence[int]) -> _Share:
-        def work(send: Callable[[Json], None]) -> None:
-            beat = _pulse(send)
-            for number in mine:
-                send({"value": [number, look(chunks[number], beat)]})
-
-        return _Share(_fork(work))
-
+    lanes: "List[_Lane[Item]]" = []
     try:
-        running += [started(range(first, len(chunks), children)) for first in range(min(children, len(chunks)))]
-        while running:
-            ready = select.select([share.child.pipe for share in running], [], [], limit_s)[0]
-            for share in [share for share in running if share.child.pipe in ready]:
-                for message in share.heard():
-                    yield from [message["value"]] if "value" in message else []
-            for share in [share for share in running if share.is_over(limit_s)]:
-                running.remove(share)
-                _end(share.child)
+        for first in range(min(children, len(items))):
+            lanes.append(_Lane(items[first::children], look, limit_s))
+        while lanes:
+            ready = select.select([lane.pipe for lane in lanes], [], [], min(lane.patience_s for lane in lanes))[0]
+            for lane in lanes:
+                if lane.pipe in ready:
+                    for outcome in lane.arrived():
+                        yield outcome
+                elif not lane.patience_s:
+                    yield lane.give_up()
+            lanes = [lane for lane in lanes if lane.pipe >= 0]
     finally:
-        for share in running:
-            _end(share.child)
+        for lane in lanes:
+            lane.end()
 
 
 def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callable[[Json], None]) -> Json:

@@ -18,6 +18,8 @@ _AGENT_FILE = re.compile(r"(^|[/\s'\"])unlatch-(agent|openers|notify|nas-list|na
 _CARRIERS = ("sudo", "sh", "bash", "dash", "su", "runuser", "setpriv", "timeout", "sshd", "env", "nsenter", "unshare")
 # A line of /proc/PID/maps that names a file: device, inode, path.
 _MAPPED = re.compile(r"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) +(/.*)$", re.MULTILINE)
+# Looking at a process takes only the processor.
+_CHILDREN = 4
 _UNREADABLE = "descriptors are not readable by uid {}"
 
 
@@ -172,7 +174,9 @@ def scan(wanted: Wanted, limit_s: float) -> Json:
     if reason:
         answer["unchecked"].append({"pid": None, "uid": None, "why": reason})
     every = sorted(set(processes.pids()) - set(ioguard.own_pids()))
-    for outcome in ioguard.each(every, lambda pid, _: _look(pid, wanted, inodes), limit_s):
+    children = min(_CHILDREN, os.cpu_count() or 1)
+    outcomes = ioguard.each(every, lambda pid, _: _look(pid, wanted, inodes), limit_s, children)
+    for outcome in sorted(outcomes, key=lambda outcome: outcome.item):
         pid, found = outcome.item, outcome.value
         if outcome.timed_out:
             late = "looking at it took longer than {:g} s".format(limit_s)

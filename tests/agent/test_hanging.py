@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.agent.agent_runner import Agent, permit
+from unlatch_agent import ioguard
+from unlatch_agent.errors import TryAgainError
 
 LIMIT = ("--io-timeout", "1.5")
 
@@ -76,3 +79,28 @@ def test_a_process_that_hangs(few_agent: Agent, volume: Path) -> None:
     stuck = {"stop": [str(os.getpid()), "openers", "_look"]}
     answer = few_agent.run("openers", *LIMIT, volume, faults=stuck).done().document
     assert os.getpid() in [entry["pid"] for entry in answer["unchecked"]]
+
+
+def test_items_that_hang_in_several_children() -> None:
+    """It should give up on just the items that hang, whichever child looks at them, and tell of all the others."""
+    hanging = (0, 5, 6)
+
+    def look(number: int, _: ioguard.Beat) -> int:
+        if number in hanging:
+            os.kill(os.getpid(), signal.SIGSTOP)
+        return number * number
+
+    found = {one.item: None if one.timed_out else one.value for one in ioguard.each(range(10), look, 0.5, 3)}
+    assert found == {number: None if number in hanging else number * number for number in range(10)}
+
+
+@pytest.mark.parametrize(("items", "words"), [([7, 8], "at 8"), ([["a", "b"], ["c", "d"]], "at c or one after it")])
+def test_a_child_that_dies(items: list[object], words: str) -> None:
+    """It should say at what it was killed, and not take that for an answer."""
+
+    def look(item: object, _: ioguard.Beat) -> None:
+        if item == items[1]:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    with pytest.raises(TryAgainError, match=words):
+        list(ioguard.each(items, look, 30.0, 2))
