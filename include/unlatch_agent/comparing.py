@@ -6,43 +6,18 @@ compared, not hashes: a cryptographic hash is slower than the disk, and says no 
 
 import os
 import threading
-from typing import Iterator, List, NamedTuple, Optional, Sequence
+from typing import Iterator, List, Sequence
 
 from unlatch_agent import directio, ranges, syscalls, workers
 from unlatch_agent.errors import naming
 from unlatch_agent.ranges import ALIGNMENT_BYTES, PIECE_BYTES, SMALL_BYTES, Range
+from unlatch_agent.reading import Side
 from unlatch_agent.requests import Advance, Counted
 
 THREADS = 4
 SAMPLE_BYTES = 64 * 1024
 # So many blocks find a fault that touches a hundredth of a file with a probability of 0.99.
 SAMPLES = 512
-
-
-class _Side(NamedTuple):
-    """One of the two files: its descriptor, and one for direct I/O where that works."""
-
-    plain: int
-    direct: Optional[int]
-
-    def fill(self, buffer: syscalls.Buffer, start: int, size_bytes: int) -> bool:
-        """Read a piece; False when the file ends before it does."""
-        if self.direct is not None:
-            try:
-                count = buffer.read(self.direct, size_bytes + -size_bytes % ALIGNMENT_BYTES, start)
-            except OSError:
-                count = 0  # the plain descriptor says whether it is the disk or only the alignment
-            if count >= size_bytes:
-                return True
-        done = 0
-        while done < size_bytes:
-            with naming(self.plain):
-                count = buffer.read(self.plain, size_bytes - done, start + done, done)
-            if not count:
-                return False
-            done += count
-        directio.let_go(self.plain, start, size_bytes)
-        return True
 
 
 def equal(first: int, second: int, size_bytes: int, advance: Advance) -> bool:
@@ -105,12 +80,12 @@ def _ready(first: int, second: int, size_bytes: int) -> bool:
 
 def _same(first: int, second: int, wanted: Iterator[Range], size_bytes: int, advance: Advance) -> bool:
     if size_bytes <= SMALL_BYTES:
-        return _compared([_Side(first, None), _Side(second, None)], wanted, size_bytes, advance, 1)
+        return _compared([Side(first, None), Side(second, None)], wanted, size_bytes, advance, 1)
     with directio.reopened(first) as one, directio.reopened(second) as other:
-        return _compared([_Side(first, one), _Side(second, other)], wanted, size_bytes, advance, THREADS)
+        return _compared([Side(first, one), Side(second, other)], wanted, size_bytes, advance, THREADS)
 
 
-def _compared(sides: Sequence[_Side], wanted: Iterator[Range], size_bytes: int, advance: Advance, threads: int) -> bool:
+def _compared(sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, advance: Advance, threads: int) -> bool:
     differs = threading.Event()
     counted = Counted(size_bytes, advance)
     room_bytes = min(PIECE_BYTES, size_bytes + -size_bytes % ALIGNMENT_BYTES) or ALIGNMENT_BYTES

@@ -14,6 +14,7 @@ from typing import Iterator, Optional
 from unlatch_agent import directio, durable, ranges, syscalls, workers
 from unlatch_agent.errors import naming
 from unlatch_agent.ranges import ALIGNMENT_BYTES, PIECE_BYTES, SMALL_BYTES, Range
+from unlatch_agent.reading import Side
 from unlatch_agent.requests import Advance, Counted, Request
 
 THREADS = 4
@@ -92,10 +93,10 @@ def stream(request: Request, advance: Advance) -> Optional[bytes]:
                 raise why
         os.ftruncate(target, size_bytes)
     if is_small or request.is_nfs:  # an NFS client writes better on its own: direct writes wait for the server's disk
-        _copy(request, _Sink(target, None), advance, 1 if is_small else THREADS)
+        _copy(request, Side(source, None), _Sink(target, None), advance, 1 if is_small else THREADS)
     else:
-        with directio.reopened(target) as direct:
-            _copy(request, _Sink(target, direct), advance, THREADS)
+        with directio.reopened(source) as reading, directio.reopened(target) as writing:
+            _copy(request, Side(source, reading), _Sink(target, writing), advance, THREADS)
     if not is_small:
         directio.let_go(source, 0, 0)
     return None
@@ -111,7 +112,7 @@ def _at_once(request: Request, advance: Advance) -> bytes:
     return content
 
 
-def _copy(request: Request, sink: _Sink, advance: Advance, threads: int) -> None:
+def _copy(request: Request, original: Side, sink: _Sink, advance: Advance, threads: int) -> None:
     """Copy in stretches, each of which is on disk before the next begins when the caller keeps marks of that."""
     source, size_bytes = request.source, request.size_bytes
     if threads > 1:
@@ -125,16 +126,8 @@ def _copy(request: Request, sink: _Sink, advance: Advance, threads: int) -> None
         buffer = syscalls.Buffer(room_bytes)
         zeros = syscalls.Buffer(min(_BLOCK_BYTES, room_bytes)) if skips_zeros else None
         for start, end in mine:
-            position = start
-            while position < end:
-                with naming(source):
-                    count = buffer.read(source, end - position, position)
-                if not count:
-                    break  # shorter than it was: the caller's look at the size says so
-                _write(sink, buffer, zeros, position, count)
-                position += count
-            if threads > 1:
-                directio.let_go(source, start, end - start)
+            if original.fill(buffer, start, end - start):  # else it is shorter than it was: the caller's look says so
+                _write(sink, buffer, zeros, start, end - start)
             counted.add(end - start)
 
     for stretch, end in ranges.stretches(ranges.pieces(data, size_bytes), request.start_bytes, MARK_BYTES):
