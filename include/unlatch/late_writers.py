@@ -9,11 +9,11 @@ from pathlib import PurePosixPath
 
 from unlatch.assessment import planned
 from unlatch.deliveries import set_ticket_state
-from unlatch.errors import CheckFailedError
+from unlatch.errors import CheckFailedError, UnlatchError
 from unlatch.incident_pages import every_incident
-from unlatch.lifecycle import TRANSITIONS, IncidentState
+from unlatch.lifecycle import TRANSITIONS, WORKING_STATES, IncidentState
 from unlatch.models import Json, Remedy
-from unlatch.ports import Ports, Store
+from unlatch.ports import IncidentRow, Ports, Store
 from unlatch.recording import Case, fingerprint, result_of, tell
 
 STEP = "late_writer"
@@ -36,7 +36,7 @@ def no_late_writer(case: Case, ports: Ports) -> None:
 
 
 def quarantines(store: Store) -> tuple[tuple[str, str], ...]:
-    """Incident and instance of everything in quarantine whose database was started again.
+    """Incident and instance of everything in quarantine whose database was started again, well or badly.
 
     Instance by instance: what became of its siblings, or of the incident, makes its originals no safer. A repair that
     goes on looks at its originals itself; an instance whose alarm was raised is not watched until it is started again.
@@ -46,15 +46,16 @@ def quarantines(store: Store) -> tuple[tuple[str, str], ...]:
         for row in every_incident(store)
         if not row.dry_run and row.state is not IncidentState.CLOSED
         for instance in sorted({s.instance for s in store.steps(row.incident) if s.instance})
-        if quarantine_of(store, row.incident, instance) and _was_started(store, row.incident, instance)
+        if quarantine_of(store, row.incident, instance) and _is_watched(store, row, instance)
     )
 
 
-def _was_started(store: Store, incident: str, instance: str) -> bool:
-    started, alarm = store.step(incident, instance, "restart_database"), store.step(incident, instance, STEP)
-    if started is None or started.phase != "done":
+def _is_watched(store: Store, row: IncidentRow, instance: str) -> bool:
+    started, alarm = (store.step(row.incident, instance, step) for step in ("restart_database", STEP))
+    if started is None or (started.phase != "done" and row.state in WORKING_STATES):
         return False
-    return alarm is None or alarm.started_at < started.started_at
+    # An alarm whose worker was killed may have told nobody.
+    return alarm is None or alarm.phase != "failed" or alarm.started_at < started.started_at
 
 
 def quarantine_of(store: Store, incident: str, instance: str) -> tuple[PurePosixPath, ...]:
@@ -113,11 +114,19 @@ def _stop_it(case: Case, ports: Ports, problems: tuple[str, ...]) -> CheckFailed
     if ports.stop_requested():
         now = "Its service was NOT stopped, since the global stop is set"
     else:
-        held = ports.agent.service(case.instance, "hold")
-        stopped = held.code == 0
-        now = "Its service was stopped and held" if stopped else f"Its service could NOT be held: {held.output.strip()}"
+        problem = _held(case, ports)
+        now = f"Its service could NOT be held: {problem}" if problem else "Its service was stopped and held"
     return CheckFailedError(
         f"LATE WRITER on {case.instance.name}: {'; '.join(problems)}. A process that nobody sees still writes to "
         f"the original, so the database may be split. {now}; both files are kept.",
         next_step="find and stop the writer first; then compare the two files with the database's owner.",
     )
+
+
+def _held(case: Case, ports: Ports) -> str | None:
+    """Hold the service; why not, when that fails in whatever way: nothing may keep the alarm from being told."""
+    try:
+        held = ports.agent.service(case.instance, "hold")
+    except (UnlatchError, OSError) as error:
+        return str(error)
+    return None if held.code == 0 else held.output.strip() or f"exit code {held.code}"

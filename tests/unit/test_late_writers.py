@@ -9,8 +9,9 @@ import pytest
 from tests.unit.fakes import World
 from tests.unit.lanes import Run
 from tests.unit.world_parts import instance
-from unlatch.errors import CheckFailedError, TransientError
+from unlatch.errors import CheckFailedError, ConfigError, TransientError
 from unlatch.late_writers import look_for_late_writer, quarantine_of, quarantines
+from unlatch.models import OpenerScan
 
 DATADIR = PurePosixPath("/ORA/dbs03/voms")
 
@@ -87,13 +88,13 @@ def test_repair_that_goes_on_is_not_watched_from_outside(tmp_path: Path) -> None
 
 
 def test_failed_sibling_does_not_end_the_watch(tmp_path: Path) -> None:
-    """It should go on watching what was repaired and started, when another instance of the incident failed."""
+    """It should go on watching what was repaired, also an instance that did not start and its sibling that did."""
     world = World(tmp_path / "unlatch.db", instance("voms"), instance("alvmysql", port=3307))
     world.units["alvmysql"].fails_with = "disk full"
     run = Run(world)
     run.attempt()
     assert run.state == "failed"
-    assert quarantines(world.store) == ((run.incident, "voms"),)
+    assert quarantines(world.store) == ((run.incident, "alvmysql"), (run.incident, "voms"))
     write_to_an_original(run)
     with pytest.raises(CheckFailedError, match="LATE WRITER on voms"):
         look(run)
@@ -107,3 +108,44 @@ def test_global_stop_does_not_silence_the_alarm(run: Run) -> None:
         look(run)
     assert run.world.units["voms"].running
     assert run.state == "reopened"
+
+
+@pytest.mark.parametrize("error", [ConfigError("sudo refuses."), TransientError("dbvrtg4037 does not answer.")])
+def test_hold_that_cannot_even_be_tried_is_said(run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    """It should raise the alarm, reopen the incident and tell the ticket also when nothing can be run on the guest."""
+
+    def broken(*_: object) -> None:
+        raise error
+
+    write_to_an_original(run)
+    monkeypatch.setattr(run.world.agent, "service", broken)
+    with pytest.raises(CheckFailedError, match="LATE WRITER on voms: .* could NOT be held"):
+        look(run)
+    assert run.state == "reopened"
+    assert "FAILED: late_writer of voms" in run.world.tickets.text
+
+
+def test_alarm_that_was_killed_is_raised_by_the_next_look(run: Run) -> None:
+    """It should go on watching when the worker died in the midst of the alarm: nobody was told yet."""
+    write_to_an_original(run)
+    run.world.store.begin(run.incident, "voms", "late_writer", actor="eva", detail={})
+    assert quarantines(run.world.store) == ((run.incident, "voms"),)
+    with pytest.raises(CheckFailedError, match="LATE WRITER on voms"):
+        look(run)
+    assert run.state == "reopened"
+
+
+def test_database_whose_start_ended_badly_is_watched(tmp_path: Path) -> None:
+    """It should watch the originals also where the server came up and a check after its start failed."""
+    run = Run(World(tmp_path / "unlatch.db"))
+    run.open()
+    run.lane(end="recreate_files")
+    openers = run.world.agent.openers
+    run.world.agent.openers = lambda *_: OpenerScan((), ())  # type: ignore[method-assign]
+    with pytest.raises(CheckFailedError, match="no process of dbvrtg4037 has its recreated files open"):
+        run.step("restart_database")
+    run.world.agent.openers = openers  # type: ignore[method-assign]
+    assert quarantines(run.world.store) == (), "the repair is not over"
+    run.finish_fails()
+    assert run.world.units["voms"].running
+    assert quarantines(run.world.store) == ((run.incident, "voms"),)
