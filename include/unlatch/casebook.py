@@ -11,6 +11,7 @@ from unlatch import limits, service_hours
 from unlatch.crash_events import fold
 from unlatch.deliveries import open_ticket, set_ticket_state
 from unlatch.errors import CheckFailedError, ConfigError, RefusedError, TransientError
+from unlatch.joining import all_instances, insist_on_same_kind, take_the_incident, was_opened
 from unlatch.lifecycle import TRANSITIONS, IncidentState
 from unlatch.models import Certainty, CrashEvent, Guest, Instance, Json, incident_id
 from unlatch.ports import IncidentPorts, IncidentRow, StepRow
@@ -63,11 +64,12 @@ def detect_crash(request: Request, ports: IncidentPorts) -> Json:
     incident: without the hypervisor's word there is no proof of death, so a person will be asked.
 
     Returns:
-        `{"incident": id, "instances": names, "dry_run": bool}`.
+        `{"incident": id, "instances": names, "dry_run": bool}`, with the instances of this request.
 
     Raises:
-        RefusedError: guest or instance unknown, or the event too old; the incident is open and says so. Or the
-            incident is there already and is a dry run while this request is none, or the other way round.
+        RefusedError: guest or instance unknown, or the event too old; a new incident is open and says so, one that
+            was there is left as it is. Or another run repairs it, or it is a dry run while this request is none, or
+            the other way round.
     """
     with _refusals_noted(request, ports):
         refuse_while_stopped(ports)
@@ -82,7 +84,11 @@ def detect_crash(request: Request, ports: IncidentPorts) -> Json:
         ports.store.set_cursor(_run_cursor(request.run), {"incident": incident})
     wanted = _wanted(request, guest, ports)
     with _refusals_noted(request, ports):
-        _same_kind(ports.store.incident(incident), dry_run=request.dry_run)
+        insist_on_same_kind(ports.store.incident(incident), dry_run=request.dry_run)
+    problem = _problem(request, guest=guest, wanted=wanted, event=event, ports=ports, now=now)
+    if problem is not None and was_opened(ports.store, incident):
+        with _refusals_noted(request, ports):
+            raise problem
 
     row = ports.store.open_incident(
         IncidentRow(
@@ -97,10 +103,12 @@ def detect_crash(request: Request, ports: IncidentPorts) -> Json:
             event=event,
         )
     )
+    with _refusals_noted(request, ports):
+        take_the_incident(row, request.run, ports)
+    every = all_instances(ports.store, incident, tuple(i.name for i in wanted))
     asked = {"guest": request.guest, "objective_s": ports.policy.objective_s}
     ports.store.begin(incident, "", "detect_crash", actor=ports.actor, detail=asked)
     _open_ticket(row, request, wanted=wanted, event=event, ports=ports)
-    problem = _problem(request, guest=guest, wanted=wanted, event=event, dry_run=row.dry_run, ports=ports, now=now)
     if problem is not None:
         ports.store.end(
             incident,
@@ -116,9 +124,9 @@ def detect_crash(request: Request, ports: IncidentPorts) -> Json:
         raise problem
     ports.store.set_state(incident, IncidentState.REPAIRING)
     tell_of_group(_subject(row), row.guest, event, ports)
-    result: Json = {"incident": incident, "instances": [i.name for i in wanted], "dry_run": row.dry_run}
+    result: Json = {"incident": incident, "instances": every, "dry_run": row.dry_run}
     ports.store.end(incident, "", "detect_crash", phase="done", actor=ports.actor, result=result)
-    return result
+    return {**result, "instances": [i.name for i in wanted]}
 
 
 def guest_is_back(incident: Incident, ports: IncidentPorts) -> bool:
@@ -270,17 +278,6 @@ def _refusals_noted(request: Request, ports: IncidentPorts) -> Iterator[None]:
         raise
 
 
-def _same_kind(present: IncidentRow | None, *, dry_run: bool) -> None:
-    """Every step asks the incident whether it may act, so a request must not join one of the other kind."""
-    if present is None or present.dry_run == dry_run:
-        return
-    is_one, asked = ("a dry run", "a repair") if present.dry_run else ("a repair", "a dry run")
-    raise RefusedError(
-        f"The incident {present.incident} is {is_one}, but {asked} was asked for; nothing was done.",
-        next_step="start a new run and leave its field incident empty.",
-    )
-
-
 def _run_cursor(run: str) -> str:
     return f"run:{run}"
 
@@ -304,7 +301,6 @@ def _problem(
     guest: Guest | None,
     wanted: tuple[Instance, ...],
     event: CrashEvent | None,
-    dry_run: bool,
     ports: IncidentPorts,
     now: datetime,
 ) -> RefusedError | None:
@@ -320,7 +316,7 @@ def _problem(
             f"{guest.name} has no instance {', '.join(unknown) or 'at all'} in the inventory.",
             next_step="start a new run with the right names, or complete the inventory.",
         )
-    if event is not None and not dry_run:
+    if event is not None and not request.dry_run:
         stale = limits.event_refusal(event, ports.policy, now=now)
         if stale is not None:
             return RefusedError(

@@ -13,6 +13,7 @@ from tests.unit.world_parts import DIED_AT, GUEST, instance
 from unlatch import casebook
 from unlatch.casebook import Request
 from unlatch.errors import CheckFailedError, ConfigError, RefusedError, TransientError
+from unlatch.lifecycle import IncidentState
 from unlatch.models import Answer, DomainChange, DomainFact, incident_id
 
 CRASH_LINE = DomainFact("2130_dbvrtg4037", DomainChange.CRASHED, DIED_AT, "Domain has crashed: name=2130_dbvrtg4037")
@@ -343,3 +344,52 @@ def test_comments_carry_the_audit_head(world: World) -> None:
         _, _, witness = text.rpartition("_Audit head: row ")
         sequence, _, digest = witness.rstrip("_").partition(", ")
         assert heads[int(sequence)] == digest
+
+
+def _asks(world: World, run: str, **changes: object) -> dict[str, object]:
+    asked = Request(GUEST.name, incident=incident_id(DIED_AT, GUEST.name), crashed_at=DIED_AT, run=run)
+    return casebook.detect_crash(dataclasses.replace(asked, **changes), world.incident_ports)
+
+
+@pytest.mark.parametrize("late_s", [0, 90_000])
+def test_refused_request_leaves_a_present_incident_as_it_is(three: World, late_s: int) -> None:
+    """It should neither end nor forget a repair because a later request has a wrong name, or comes too late."""
+    repair = Run(three)
+    repair.all()
+    opened, state = three.store.step(repair.incident, "", "detect_crash"), repair.state
+    three.clock.pause(late_s)
+    refused(lambda: _asks(three, "manual__2", instances=() if late_s else ("vomss",)))
+    assert repair.state == state == "awaiting_purge"
+    assert three.store.step(repair.incident, "", "detect_crash") == opened
+    assert "REFUSED" not in three.tickets.text
+
+
+def test_second_run_does_not_join_a_repair_that_goes_on(world: World) -> None:
+    """It should refuse a run of a person while another run repairs the same death, and let each of them try again."""
+    world.store.real.record_event(world.event, GUEST.name)
+    first = _asks(world, "inc-1")
+    error = refused(lambda: _asks(world, "manual__2"))
+    assert "is being repaired by the run inc-1" in error.what
+    assert _asks(world, "inc-1") == first, "its own retry is no other run"
+    assert world.store.incident(first["incident"]).state == "repairing"
+
+
+def test_run_that_is_gone_stands_in_nobodys_way(world: World) -> None:
+    """It should let another run go on when the incident has ended, or is stuck by the policy's limits."""
+    world.policy = dataclasses.replace(world.policy, max_event_age_s=30_000)
+    world.store.real.record_event(world.event, GUEST.name)
+    _asks(world, "deleted")
+    world.clock.pause(7_201)
+    _asks(world, "manual__2")
+    refused(lambda: _asks(world, "manual__3"))
+    world.store.set_state(incident_id(DIED_AT, GUEST.name), IncidentState.FAILED)
+    _asks(world, "manual__3")
+
+
+def test_later_request_for_one_instance_forgets_no_other(three: World) -> None:
+    """It should work on what was asked for now, and go on owing what an earlier run has repaired."""
+    repair = Run(three)
+    repair.all()
+    assert _asks(three, "manual__2", instances=("lxr",))["instances"] == ["lxr"]
+    kept = three.store.step(repair.incident, "", "detect_crash").result["instances"]
+    assert sorted(kept) == ["alvmysql", "lxr", "voms"]

@@ -125,9 +125,11 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "deaths": ({*PURE}, set()),
     "watching": ({*PURE, "ports", "crash_events", "deaths", "source_health", "alerting", "flapping"}, set()),
     "source_watch": ({*PURE, "ports", "source_health"}, set()),
+    "joining": ({*PURE, "ports"}, set()),
     "casebook": (
         {
             *PURE,
+            "joining",
             "together",
             "crash_events",
             "deliveries",

@@ -119,7 +119,7 @@ def test_hold_that_cannot_even_be_tried_is_said(run: Run, monkeypatch: pytest.Mo
 
     write_to_an_original(run)
     monkeypatch.setattr(run.world.agent, "service", broken)
-    with pytest.raises(CheckFailedError, match="LATE WRITER on voms: .* could NOT be held"):
+    with pytest.raises(CheckFailedError, match=r"LATE WRITER on voms: .* could NOT be held"):
         look(run)
     assert run.state == "reopened"
     assert "FAILED: late_writer of voms" in run.world.tickets.text
