@@ -41,14 +41,15 @@ def needs_fence(incident: Crashed) -> bool:
 def in_force(store: Store, incident: str) -> bool | None:
     """Whether the incident's fence holds: True: the holder is cut off. False: it failed. None: none, or undone.
 
-    A fence that failed stays a veto, also when it was undone since: what was behind it may live.
+    A fence that failed stays a veto, also when it was undone since: what was behind it may live. One whose undoing was
+    begun is in force no more, however that ended: it may have let somebody in.
     """
     fenced, undone = store.step(incident, "", "fence"), store.step(incident, "", "unfence")
     if fenced is None:
         return None
     if fenced.phase != "done":
         return False
-    is_undone = undone is not None and undone.phase == "done" and undone.started_at >= fenced.started_at
+    is_undone = undone is not None and undone.started_at >= fenced.started_at
     return None if is_undone else True
 
 

@@ -132,3 +132,19 @@ def test_fence_is_applied_again_after_it_was_undone(world: World) -> None:
         fencing.unfence_once(subject(run), world.incident_ports)
         world.clock.pause(1)
     assert [argv[0] for _, _, argv in world.run_on] == ["virsh", "fenced", "unfence"] * 2
+
+
+@pytest.mark.parametrize("ends_in", ["failed", "intent"])
+def test_fence_whose_undoing_has_begun_proves_nothing(world: World, ends_in: str) -> None:
+    """It should not rely on a fence that may be lifted: its undoing failed half-way, or its worker was killed."""
+    run = opened(world)
+    fencing.fence_once(subject(run), world.incident_ports)
+    if ends_in == "failed":
+        world.commands["unfence"] = 1
+        with pytest.raises(CheckFailedError):
+            fencing.unfence_once(subject(run), world.incident_ports)
+    else:
+        world.store.begin(run.incident, "", "unfence", actor="eva", detail={})
+    assert fencing.in_force(world.store, run.incident) is None
+    run.lane(end="verdict")
+    assert run.row("verdict").result["verdict"]["kind"] == "unknown"
