@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from unlatch import decisions, remedies
 from unlatch.decisions import Gate
@@ -32,7 +32,7 @@ from unlatch.slots import wait_for_turn
 from unlatch.sweeping import look_around
 
 PERMIT_LIFE_S = 60.0
-"""How long the agent may take from the controller's last look to the swap, on the guest's boot clock."""
+"""How long the agent may take from the controller's last look to the swap, on the guest's boot clock, at most."""
 
 _RUNNING = 0
 _STOPPED = frozenset({1, 2, 3})  # as an LSB init script answers: dead with a pid file, dead with a lock file, stopped
@@ -204,8 +204,13 @@ def planned(case: Case, ports: Ports) -> Plan | None:
     return Plan.from_dict(found["plan"]) if found["needed"] else None
 
 
-def pass_the_gate(case: Case, ports: Ports) -> Verdict:
+def pass_the_gate(case: Case, ports: Ports, *, lasting_s: float = 0.0) -> Verdict:
     """The verdict that allows acting now, collected again when it is too old.
+
+    Args:
+        case: The instance.
+        ports: The ports.
+        lasting_s: What was collected before must be good for so long still: a permit lives no longer than that.
 
     Raises:
         RefusedError: it is not `dead`, or a person is needed who has not agreed to exactly this evidence, or the global
@@ -218,7 +223,10 @@ def pass_the_gate(case: Case, ports: Ports) -> Verdict:
     needs_person = Plan.from_dict(found["plan"]).needs_person
     approval = approval_given(case, ports)
     conclusion = Verdict.from_dict(found["verdict"])
-    answer = decisions.gate(conclusion, needs_person, approval, now=ports.clock.now())
+    now = ports.clock.now()
+    answer = decisions.gate(conclusion, needs_person, approval, now=now)
+    if answer is Gate.OPEN and conclusion.expires_at <= now + timedelta(seconds=lasting_s):
+        answer = Gate.COLLECT_AGAIN
     if answer is Gate.COLLECT_AGAIN:
         conclusion = collect_evidence(case, ports, Look.begin(ports))
         answer = decisions.gate(conclusion, needs_person, approval, now=ports.clock.now())
@@ -251,13 +259,14 @@ def approval_given(case: Case, ports: Ports) -> Approval | None:
 
 
 def write_permit(case: Case, ports: Ports, conclusion: Verdict, files: Sequence[FileFact]) -> Permit:
-    """The leave to commit `files` as they were just seen, on this boot of the guest, for `PERMIT_LIFE_S`."""
+    """The leave to commit `files` as they were just seen, on this boot of the guest, as long as the evidence holds."""
+    good_for_s = (conclusion.expires_at - ports.clock.now()).total_seconds()  # before the guest tells its clock
     facts = ports.agent.facts()
     return Permit(
         incident=case.incident,
         instance=case.instance.name,
         boot_id=facts.boot_id,
-        expires_boottime_s=facts.uptime_s + PERMIT_LIFE_S,
+        expires_boottime_s=facts.uptime_s + min(PERMIT_LIFE_S, good_for_s),
         evidence_digest=conclusion.digest,
         files=tuple(
             PermitFile(

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import PurePosixPath
 
+from unlatch.actions import hold
 from unlatch.assessment import look_at_files, pass_the_gate
 from unlatch.errors import CheckFailedError, ConfigError, RefusedError, TransientError
 from unlatch.looking import Look
@@ -102,6 +103,7 @@ def _locked(case: Case, ports: Ports, targets: Paths) -> Paths:
 def _try(case: Case, ports: Ports, option: RemedyOption, targets: Paths) -> tuple[Json, Paths]:
     """What came of one remedy, and what is locked after it."""
     pass_the_gate(case, ports)
+    hold(case, ports)  # a guest that was booted while a person was asked has forgotten the hold
     detail = {"remedy": option.remedy.value, "estimate_s": option.estimate_s, "why": option.why}
     ports.store.note(case.incident, case.instance.name, "clear_locks", "remedy", actor=ports.actor, detail=detail)
     began = ports.clock.now()

@@ -21,6 +21,7 @@ from unlatch.actions import (
     swap_files,
 )
 from unlatch.assessment import (
+    PERMIT_LIFE_S,
     approval_given,
     collect_evidence,
     is_healthy,
@@ -203,7 +204,8 @@ def clear_locks(case: Case, ports: Ports) -> Json:
 
 
 def _set_aside(case: Case, ports: Ports, targets: tuple[PurePosixPath, ...]) -> tuple[PurePosixPath, ...]:
-    conclusion = pass_the_gate(case, ports)
+    conclusion = pass_the_gate(case, ports, lasting_s=PERMIT_LIFE_S)
+    hold(case, ports)  # see recreate_files
     moved = set_aside_files(case, ports, targets, conclusion)
     found_again = [str(f.path) for f in look_at_files(case, ports) if f.path in targets]
     if found_again:
@@ -234,7 +236,7 @@ def recreate_files(case: Case, ports: Ports) -> Json:
     pass_the_gate(case, ports)  # no copy for a repair that may not go on
     with repair_slot(case, ports):
         copy_files(case, ports, targets)
-        conclusion = pass_the_gate(case, ports)  # a long copy has outlived its evidence
+        conclusion = pass_the_gate(case, ports, lasting_s=PERMIT_LIFE_S)  # a long copy has outlived its evidence
         swapped = swap_files(case, ports, targets, conclusion)
     no_late_writer(case, ports)
     tell(case, ports, "recreate_files", swap_list(swapped))

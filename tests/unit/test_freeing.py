@@ -206,3 +206,22 @@ def _calls_of_a_whole_run(world: World) -> tuple[int, int]:
     first = len(world.calls)
     run.lane(start="verdict", end="restart_database")
     return first + 12, len(world.calls) + 12  # `open` and `wait_for_guest` of a whole run come before
+
+
+def test_service_of_a_guest_that_booted_again_is_held_before_a_remedy(world: World) -> None:
+    """It should hold the service anew: a boot while a person was asked has forgotten the hold."""
+    run = Run(world)
+    run.open()
+    run.lane(end="verdict")
+    world.units["voms"].held = False
+    held: list[bool] = []
+    notify = world.agent.notify
+
+    def noted(*, check: bool = False) -> object:
+        if not check:
+            held.append(world.units["voms"].held)
+        return notify(check=check)
+
+    world.agent.notify = noted  # type: ignore[method-assign, assignment]
+    run.step("clear_locks")
+    assert held == [True]

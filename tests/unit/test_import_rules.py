@@ -92,7 +92,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "start_right": ({*PURE, "ports", "recording", "slots"}, set()),
     "fencing": ({*PURE, "ports", "recording"}, set()),
     "late_writers": ({*PURE, "ports", "recording", "deliveries", "assessment", "incident_pages"}, set()),
-    "freeing": ({*PURE, "ports", "recording", "assessment", "looking", "sweeping", "start_right"}, set()),
+    "freeing": ({*PURE, "ports", "recording", "assessment", "actions", "looking", "sweeping", "start_right"}, set()),
     "settings": ({"errors"}, set()),
     "hosts": ({*PURE, "ports"}, set()),
     "connections": ({"errors", "models", "ticketing"}, {"airflow"}),

@@ -12,13 +12,15 @@ import pytest
 from tests.unit.fakes import World
 from tests.unit.lanes import NAMES, Run, refused
 from tests.unit.world_parts import DIED_AT, Killed, instance
+from unlatch.assessment import write_permit
 from unlatch.errors import CheckFailedError, TransientError
 from unlatch.lifecycle import IncidentState
-from unlatch.models import Answer, LockKind, Policy, Storm
+from unlatch.models import Answer, LockKind, Policy, Storm, Verdict, VerdictKind
 
 DATADIR = PurePosixPath("/ORA/dbs03/voms")
 LOCKED = {DATADIR / "ibdata1", DATADIR / "aria_log_control"}
 GOOD_PATH = [
+    "agent.service hold",
     "agent.service hold",
     "agent.set_aside",
     "agent.service hold",
@@ -320,3 +322,27 @@ def test_killed_is_not_recorded_as_an_outcome(world: World) -> None:
     with pytest.raises(Killed):
         run.step("check_locks")
     assert run.row("check_locks").phase == "intent"
+
+
+def test_pid_file_is_set_aside_under_a_hold(world: World) -> None:
+    """It should hold the service anew before it moves a pid file: the guest may have booted since."""
+    run = Run(world)
+    run.open()
+    run.lane(end="verdict")
+    world.units["voms"].held = False
+    run.step("clear_locks")
+    assert world.units["voms"].held
+    assert DATADIR / "server.pid" not in world.names
+
+
+def test_permit_lives_no_longer_than_its_evidence(world: World) -> None:
+    """It should let nothing be swapped on evidence that has expired since, however young the permit is."""
+    run = Run(world)
+    run.open()
+    run.lane(end="verdict")
+    kind = Verdict.from_dict(run.row("verdict").result["verdict"])
+    assert kind.kind is VerdictKind.DEAD
+    case = world.case(run.incident, "voms")
+    world.clock.pause((kind.expires_at - world.clock.now()).total_seconds() - 5)
+    up_s = world.agent.facts().uptime_s
+    assert write_permit(case, world.ports, kind, ()).expires_boottime_s == pytest.approx(up_s + 5)
