@@ -15,8 +15,7 @@ from unlatch.joining import all_instances, insist_on_same_kind, take_the_inciden
 from unlatch.lifecycle import TRANSITIONS, IncidentState
 from unlatch.models import Certainty, CrashEvent, Guest, Instance, Json, incident_id
 from unlatch.ports import IncidentPorts, IncidentRow, StepRow
-from unlatch.purge_days import STEP as CLEAN_UP
-from unlatch.purge_days import is_cleaned_up, purge_day
+from unlatch.purge_days import CLEAN_UPS, is_cleaned_up, purge_day
 from unlatch.recording import fingerprint, honour_stop, recorded, refuse_while_stopped, tell
 from unlatch.site_calendar import calendar_of
 from unlatch.together import tell_of_group
@@ -228,7 +227,7 @@ def _outcome(instance: str, steps: Sequence[StepRow]) -> InstanceOutcome:
     `steps` are in the order of their last start: what lies before a login that worked was made good by it, and a step
     that began after it (but the owner's word) belongs to a later round that has not come to a login yet.
     """
-    every, steps = steps, [row for row in steps if row.step != CLEAN_UP]
+    every, steps = steps, [row for row in steps if row.step not in CLEAN_UPS]
     position = next((n for n, row in enumerate(steps) if row.step == "confirm_access" and row.phase == "done"), None)
     for row in reversed(steps[position or 0 :]):
         if row.phase in {"refused", "failed", "retry", "intent"}:

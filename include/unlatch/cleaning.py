@@ -152,10 +152,13 @@ def _row(incident: str, store: Store) -> IncidentRow:
 def its_turn(case: Case, ports: Ports) -> Iterator[None]:
     """Have the instance's lease, so that no repair goes on meanwhile. A repair that begins later may take it away.
 
+    In a name of its own: a repair of the same incident that begins meanwhile must not lose what it has taken.
+
     Raises:
         TransientError: another incident repairs the instance.
     """
-    other = ports.store.take_lease(lease_name(case), case.incident)
+    owner = f"{case.incident}/{case.instance.name}"
+    other = ports.store.take_lease(lease_name(case), owner)
     if other is not None:
         raise TransientError(
             f"{case.instance.name} is being repaired by {other}, so nothing of {case.incident} is deleted meanwhile.",
@@ -164,7 +167,7 @@ def its_turn(case: Case, ports: Ports) -> Iterator[None]:
     try:
         yield
     finally:
-        ports.store.release_lease(lease_name(case), case.incident)
+        ports.store.release_lease(lease_name(case), owner)
 
 
 def directories(store: Store, case: Case) -> tuple[PurePosixPath, ...]:

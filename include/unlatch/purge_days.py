@@ -11,6 +11,9 @@ from unlatch.ports import StepRow, Store
 from unlatch.working_days import WorkCalendar, next_working_morning
 
 STEP = "clean_up"
+CLEAN_UPS = frozenset({STEP, "plan_clean_up"})
+"""The clean-up, and its dry run: no part of the repair."""
+
 _ENDS = frozenset({"confirm_access", "confirm_by_owner"})
 _REPAIR = _ENDS | {
     "check_locks",

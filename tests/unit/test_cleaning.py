@@ -396,3 +396,25 @@ def test_originals_that_vanished(morning: Morning) -> None:
     assert "3 of the originals" in error.what
     assert "are not found" in error.what
     assert "unlatch close" in error.next_step
+
+
+def test_dry_run_of_the_clean_up_does_not_end_the_repair(morning: Morning) -> None:
+    """It should be of no matter to the repair that somebody looked what would be deleted."""
+    morning.world.clock.pause(1)
+    morning.clean_up(dry_run=True)
+    morning.run.finish()
+    assert morning.run.state == "awaiting_purge"
+
+
+def test_repair_that_begins_during_the_clean_up_keeps_its_lease(morning: Morning) -> None:
+    """It should not give back the lease of a repair of the same incident that was begun meanwhile."""
+    morning.comes().nas_drops_locks()
+    store = morning.world.store
+
+    def a_person_clears_the_run() -> None:
+        store.take_lease("instance:voms", morning.run.incident)
+        store.set_state(morning.run.incident, IncidentState.REPAIRING)
+
+    morning.world.after("agent.kept", a_person_clears_the_run)
+    morning.clean_up()
+    assert store.lease_owner("instance:voms") == morning.run.incident
