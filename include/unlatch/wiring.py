@@ -124,8 +124,13 @@ def incident_of(incident: str) -> Incident:
     row = store().incident(incident)
     opened = store().step(incident, "", "detect_crash")
     guest = load_inventory().guests.get(row.guest) if row else None
-    if row is None or guest is None or opened is None or "instances" not in opened.result:
+    if row is None or opened is None or "instances" not in opened.result:
         raise not_opened()
+    if guest is None:
+        raise RefusedError(
+            f"{row.guest} is not in the inventory any more, so nothing is done for {incident}.",
+            next_step="restore its entry, then clear this task.",
+        )
     return Incident(incident, guest, tuple(opened.result["instances"]), row.event, row.dry_run)
 
 
@@ -141,6 +146,12 @@ def case_of(incident: str, instance: str, actor: str) -> Iterator[tuple[Case, Po
             f"{instance} is not in the inventory any more.", next_step="restore its entry, clear this task."
         )
     subject = known.instances[instance]
+    if subject.guest != whole.guest.name:
+        raise RefusedError(
+            f"{instance} is on {subject.guest} by now, and {incident} is about {whole.guest.name}: nothing was done.",
+            next_step=f"see what {incident} has left on {whole.guest.name}; to go on there, restore its entry and "
+            "clear this task.",
+        )
     case = Case(incident, subject, whole.guest, known.volumes[subject.volume], whole.event, whole.dry_run)
     with instance_ports(whole.guest, subject, actor) as ports:
         yield case, ports
@@ -193,7 +204,12 @@ def confirm_by_owner(incident: str, instance: str, *, approved: bool, by: str, c
 def quarantines() -> tuple[tuple[str, str], ...]:
     """Incident and instance of everything in quarantine whose repair has ended; what left the inventory is left out."""
     known = load_inventory()
-    return tuple(found for found in late_writers.quarantines(store()) if found[1] in known.instances)
+    watched = []
+    for incident, instance in late_writers.quarantines(store()):
+        row = store().incident(incident)
+        if row is not None and instance in known.instances and known.instances[instance].guest == row.guest:
+            watched.append((incident, instance))
+    return tuple(watched)
 
 
 def look_for_late_writer(incident: str, instance: str, *, actor: str) -> Json:
