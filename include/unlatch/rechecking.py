@@ -5,6 +5,7 @@ Whatever cannot be looked at is a finding of its own: silence is never taken for
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import PurePosixPath
 
 from unlatch.errors import UnlatchError
 from unlatch.incident_pages import every_incident
-from unlatch.late_writers import quarantine_of
+from unlatch.late_writers import quarantine_of, quarantines
 from unlatch.lifecycle import WORKING_STATES, IncidentState, stuck_for
 from unlatch.models import Finding, Instance, LockKind, OurFile, Policy, Volume, VolumeKind
 from unlatch.ports import Engine, HostAgent, IncidentRow, Store
@@ -99,7 +100,9 @@ def _leftovers(instance: Instance, agent: HostAgent, store: Store, now: datetime
         row = owners.get(name)
         if row is None or row.state is IncidentState.CLOSED:
             whose = f"the incident {name}, which is closed" if row else f"{name}, an incident that nobody knows"
-            command = f"python3 unlatch-agent.pyz status --incident {name} {journal.path.parent}"
+            command = shlex.join(
+                ["python3", "unlatch-agent.pyz", "status", "--incident", name, str(journal.path.parent)]
+            )
             yield Finding("leftover", instance.name, f"{_aged(journal, now)}: of {whose}", command)
     expected = {path for row in owners.values() for path in _expected(store, row, instance)}
     for file in ours:
@@ -111,7 +114,8 @@ def _leftovers(instance: Instance, agent: HostAgent, store: Store, now: datetime
         if rows and None not in rows and any(row and row.state is not IncidentState.CLOSED for row in rows):
             continue  # a copy that was never swapped: its incident's purge takes it
         words = f"{_aged(file, now)}: no open incident accounts for it"
-        command = f"ls -li {file.path}    # on {instance.guest}; compare with {instance.datadir}, then decide"
+        listing = shlex.join(["ls", "-li", str(file.path)])
+        command = f"{listing}    # on {instance.guest}; compare with {instance.datadir}, then decide"
         yield Finding("leftover", instance.name, words, command)
 
 
@@ -149,6 +153,21 @@ def stuck_incidents(store: Store, calendar: WorkCalendar, policy: Policy, now: d
         else:
             found.append(Finding("stuck", row.incident, f"{row.state} since {when}", _way_on(row)))
     return found
+
+
+def unwatched(store: Store, instances: Iterable[Instance]) -> list[Finding]:
+    """Originals of instances that have left the inventory or their guest since: nobody can look at them any more."""
+    guests = {instance.name: instance.guest for instance in instances}
+    return [
+        Finding(
+            "not watched",
+            name,
+            f"{incident} keeps originals of it on {row.guest}, where the inventory does not have it any more",
+            f"unlatch show {incident}    # then restore its entry, or: unlatch close {incident} --reason …",
+        )
+        for incident, name in quarantines(store)
+        if (row := store.incident(incident)) is not None and guests.get(name) != row.guest
+    ]
 
 
 def _way_on(row: IncidentRow) -> str:

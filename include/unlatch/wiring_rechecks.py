@@ -110,6 +110,7 @@ def report_recheck(
     calendar = calendar_of(known.site)
     findings = [Finding.from_dict(found) for each in looked.values() for found in each]
     findings += rechecking.stuck_incidents(store(), calendar, known.policy, now)
+    findings += rechecking.unwatched(store(), known.instances.values())
     findings += _audit()
     for guest, drilled in drills.items():
         if drilled:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -17,7 +18,7 @@ from unlatch.errors import TransientError
 from unlatch.models import Finding, HostFacts, Instance, LockKind, MountFact, OurFile, Report
 from unlatch.ports import HostAgent
 from unlatch.recheck_report import recheck_report
-from unlatch.rechecking import RecheckPorts, look_at_volume, stuck_incidents, touched_volumes
+from unlatch.rechecking import RecheckPorts, look_at_volume, stuck_incidents, touched_volumes, unwatched
 
 MONDAY = datetime(2026, 3, 9, 8, 0, tzinfo=UTC)
 
@@ -189,3 +190,29 @@ def test_the_report() -> None:
     fine = recheck_report("recheck-2", (), volumes=[], drilled=[], at=MONDAY, zone="UTC")
     assert fine.title.endswith("all is well")
     assert "no incident has touched any" in fine.content["markdown"]
+
+
+def test_originals_that_nobody_watches(morning: Morning) -> None:
+    """It should tell that an instance has originals in quarantine and has left the inventory: nobody looks at them."""
+    world = morning.world
+    assert unwatched(world.store, world.instances.values()) == []
+    (found,) = unwatched(world.store, [])
+    assert (found.kind, found.subject) == ("not watched", "voms")
+    assert morning.run.incident in found.words
+    moved = replace(world.instances["voms"], guest="dbvrtg4038")
+    assert [f.kind for f in unwatched(world.store, [moved])] == ["not watched"]
+
+
+def test_commands_take_no_orders_from_file_names(morning: Morning) -> None:
+    """It should quote what is found on the volume: somebody pastes the command into a shell."""
+    morning.world.strays = (
+        stray(".unlatch-$(reboot).journal", "journal"),
+        stray("a b/.unlatch-`id`.orig", "quarantine"),
+    )
+    commands = [found.command for found in look(morning.world)]
+    assert [shlex.split(command, comments=True) for command in commands] == [
+        ["python3", "unlatch-agent.pyz", "status", "--incident", "$(reboot)", str(DATADIR)],
+        ["ls", "-li", f"{DATADIR}/a b/.unlatch-`id`.orig"],
+    ]
+    assert "'$(reboot)'" in commands[0]
+    assert "`id`.orig'" in commands[1]
