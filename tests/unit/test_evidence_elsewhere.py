@@ -38,7 +38,10 @@ class Watch:
             raise self.list_error
         return self.listed
 
-    def facts_elsewhere(self, _: Guest, since: datetime, _besides: object = ()) -> Mapping[str, tuple[DomainFact, ...]]:
+    def facts_elsewhere(
+        self, _: Guest, since: datetime, _besides: object, back_to: datetime | None
+    ) -> Mapping[str, tuple[DomainFact, ...]]:
+        assert back_to in {DIED, None}
         assert since < DIED - timedelta(days=1000), "a domain may run there for long"
         if self.log_error:
             raise self.log_error

@@ -137,6 +137,27 @@ def test_an_empty_log_is_not_a_silent_one() -> None:
     json.dumps(found.value.detail)
 
 
+def test_a_busy_log_that_does_not_reach_back_is_not_a_silent_one() -> None:
+    """It should not say that nothing runs there when lines since the death were not read; unless they tell of it."""
+    died = datetime(2014, 10, 18, 3, 54, 52, tzinfo=UTC)
+    noise = "[2014-10-18 05:54:57 1] DEBUG (X:1) nothing of interest, but a lot of it\n" * 100
+    before = "[2014-10-18 05:54:51 1] DEBUG (X:1) the last line before the death\n"
+
+    def found(log: str) -> object:
+        shells = Shells({"hv01": {}, "hv02": {"log": LOG + log}})
+        one = HypervisorLog("xend", PurePosixPath("/var/log/xend.log"), "Europe/Zurich")
+        of = {name: Hypervisor(name, "c", (one,)) for name in shells.answers}
+        busy = LogHypervisorWatch(of, shells.of, {"xend": XEND}, tail_bytes=len(noise))
+        return busy.facts_elsewhere(GUEST, LONG_AGO, (), died)
+
+    with pytest.raises(ConfigError, match="does not reach back to the death") as error:
+        found(noise)
+    assert "hypervisors.hv02.domains" in error.value.next_step
+    assert found(before + noise) == {"hv02": ()}
+    assert found(noise[:-500]) == {"hv02": ()}, "the whole log was read"
+    assert len(found(noise + CREATED)["hv02"]) == 1  # type: ignore[index]
+
+
 OUTCOMES = st.dictionaries(
     st.text("abc", min_size=1, max_size=3), st.sampled_from([True, False, None, "gone", "wrong"]), max_size=6
 )

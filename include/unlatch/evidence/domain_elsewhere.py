@@ -73,7 +73,7 @@ def _ask(scene: Scene) -> _Seen:
         seen.listed = {str(name): value for name, value in answers.items() if value in {True, False, None}}
         seen.gaps += _unanswered(error)
     try:
-        seen.logs = watch.facts_elsewhere(guest, _EVER, seen.told_by_list)
+        seen.logs = watch.facts_elsewhere(guest, _EVER, seen.told_by_list, scene.died_at)
     except (UnlatchError, OSError) as error:
         seen.logs = {
             str(name): tuple(DomainFact.from_dict(fact) for fact in facts) for name, facts in _answers(error).items()

@@ -184,9 +184,12 @@ class HypervisorWatch(Protocol):
         """What the hypervisor's logs say of the guest's domain from `since` on, oldest first."""
 
     def facts_elsewhere(
-        self, guest: Guest, since: datetime, besides: Collection[str] = ()
+        self, guest: Guest, since: datetime, besides: Collection[str] = (), back_to: datetime | None = None
     ) -> Mapping[str, tuple[DomainFact, ...]]:
-        """What the logs of every other hypervisor say of this guest's names, by hypervisor; but not of `besides`."""
+        """What the logs of every other hypervisor say of this guest's names, by hypervisor; but not of `besides`.
+
+        One that says nothing, and of which not all since `back_to` could be read, counts as not asked.
+        """
 
     def lines_around(self, guest: Guest, moment: datetime, seconds: float) -> tuple[str, ...]:
         """All log lines of the guest's hypervisor from `seconds` before until `seconds` after a moment, as they are."""

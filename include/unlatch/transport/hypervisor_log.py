@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Protocol
 
@@ -68,13 +68,14 @@ class LogHypervisorWatch:
         return self._facts_of(self._hypervisor_of(guest), guest, since, self._tail_bytes)
 
     def facts_elsewhere(
-        self, guest: Guest, since: datetime, besides: Collection[str] = ()
+        self, guest: Guest, since: datetime, besides: Collection[str] = (), back_to: datetime | None = None
     ) -> Mapping[str, tuple[DomainFact, ...]]:
         """What the logs of every other hypervisor of the inventory say of this guest's names, by hypervisor.
 
         `besides` are left out: a list of domains has told more of them than a log can, and logs are long. What lies
         further back than `ELSEWHERE_TAIL_BYTES` is not seen. A log without any line is one that could not be asked:
-        its path may be wrong, and it would be silent for ever.
+        its path may be wrong, and it would be silent for ever. So is a busy one that says nothing of the guest in what
+        was read of it, when that does not reach back to `back_to`.
 
         Raises:
             TransientError, ConfigError: not all of them could be asked; see `ask_each` for the answers of the others.
@@ -83,7 +84,7 @@ class LogHypervisorWatch:
         tail_bytes = min(self._tail_bytes, ELSEWHERE_TAIL_BYTES)
         return ask_each(
             others,
-            lambda hypervisor: self._facts_of(hypervisor, guest, since, tail_bytes, may_be_empty=False),
+            lambda hypervisor: self._of_another(hypervisor, guest, since, tail_bytes, back_to),
             lambda facts: [fact.as_dict() for fact in facts],
         )
 
@@ -99,22 +100,50 @@ class LogHypervisorWatch:
         )
 
     def _facts_of(
+        self, hypervisor: Hypervisor, guest: Guest, since: datetime, tail_bytes: int
+    ) -> tuple[DomainFact, ...]:
+        tails = ((log, self._tail(hypervisor, log, tail_bytes)) for log in hypervisor.logs)
+        return self._told(hypervisor, guest, since, tails)
+
+    def _told(
         self,
         hypervisor: Hypervisor,
         guest: Guest,
         since: datetime,
-        tail_bytes: int,
-        *,
-        may_be_empty: bool = True,
+        tails: Iterable[tuple[HypervisorLog, Sequence[str]]],
     ) -> tuple[DomainFact, ...]:
         first = utc(since).replace(microsecond=0)
         facts = [
             fact
-            for log in hypervisor.logs
-            for fact in self._facts(hypervisor, log, tail_bytes, may_be_empty=may_be_empty)
+            for log, lines in tails
+            for fact in self._source(hypervisor, log).facts(lines, log.timezone, str(log.path or ""))
             if fact.at >= first and guest.is_called(fact.domain)
         ]
         return tuple(sorted(facts, key=lambda fact: fact.at))
+
+    def _of_another(
+        self, hypervisor: Hypervisor, guest: Guest, since: datetime, tail_bytes: int, back_to: datetime | None
+    ) -> tuple[DomainFact, ...]:
+        tails = [(log, self._tail(hypervisor, log, tail_bytes)) for log in hypervisor.logs]
+        advice = f"add hypervisors.{hypervisor.name}.domains, the command that lists them."
+        for log, lines in tails:
+            if not any(lines):
+                raise ConfigError(
+                    f"There is no {log.where} on {hypervisor.name}, or nothing in it.",
+                    next_step=f"correct hypervisors.{hypervisor.name}.logs, or {advice}",
+                )
+        facts = self._told(hypervisor, guest, since, tails)
+        if facts or back_to is None:  # the newest one counts, whatever lies further back
+            return facts
+        for log, lines in tails:
+            moments = filter(None, map(self._source(hypervisor, log).line_clock(log.timezone), lines))
+            is_cut = sum(len(line.encode()) + 1 for line in lines) >= tail_bytes
+            if is_cut and next(moments, back_to + timedelta.resolution) > back_to:
+                raise ConfigError(
+                    f"What was read of {log.where} on {hypervisor.name} does not reach back to the death: it is busy.",
+                    next_step=advice,
+                )
+        return facts
 
     def lines_around(self, guest: Guest, moment: datetime, seconds: float) -> tuple[str, ...]:
         """All lines of the logs of the guest's hypervisor from `seconds` before the moment until `seconds` after it.
@@ -138,17 +167,6 @@ class LogHypervisorWatch:
             inside = inside if at is None else first <= at <= last
             if inside:
                 yield line
-
-    def _facts(
-        self, hypervisor: Hypervisor, log: HypervisorLog, tail_bytes: int, *, may_be_empty: bool
-    ) -> Iterable[DomainFact]:
-        source, lines = self._source(hypervisor, log), self._tail(hypervisor, log, tail_bytes)
-        if not may_be_empty and not any(lines):
-            raise ConfigError(
-                f"There is no {log.where} on {hypervisor.name}, or nothing in it.",
-                next_step=f"correct hypervisors.{hypervisor.name}.logs, or add domains, the command that lists them.",
-            )
-        return source.facts(lines, log.timezone, str(log.path or ""))
 
     def _hypervisor_of(self, guest: Guest) -> Hypervisor:
         hypervisor = self._hypervisors.get(guest.hypervisor)
