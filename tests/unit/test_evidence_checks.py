@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -235,6 +236,30 @@ class TestPort:
             assert self._at("127.0.0.1", number) is Answer.ALIVE
         assert self._at("127.0.0.1", number) is Answer.CLEAR
         assert self._at("name.invalid", number) is Answer.NOT_OBSERVED
+
+    def test_one_address_of_several_that_is_silent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It should not be clear because the last of a name's addresses refuses, when another one does not answer."""
+        seen = ["192.0.2.1", "192.0.2.2"]
+
+        def addresses(_host: str, number: int, *_: object, **__: object) -> list[tuple[object, ...]]:
+            families = {at: socket.AF_INET6 if ":" in at else socket.AF_INET for at in seen}
+            return [(families[at], socket.SOCK_STREAM, 6, "", (at, number)) for at in seen]
+
+        def connect(_: socket.socket, address: tuple[str, int]) -> None:
+            says = {"192.0.2.1": TimeoutError("timed out"), "::1": OSError(errno.ENETUNREACH, "unreachable")}
+            raise says.get(address[0], ConnectionRefusedError("refused"))
+
+        monkeypatch.setattr(socket, "getaddrinfo", addresses)
+        monkeypatch.setattr(socket.socket, "connect", connect)
+        assert self._at("db.example.org", 3306) is Answer.NOT_OBSERVED
+        seen.reverse()
+        assert self._at("db.example.org", 3306) is Answer.NOT_OBSERVED
+        seen[seen.index("192.0.2.1")] = "::1"
+        assert self._at("db.example.org", 3306) is Answer.CLEAR, "there is no IPv6 here"
+        seen[:] = ["::1"]
+        assert self._at("db.example.org", 3306) is Answer.NOT_OBSERVED
+        seen[:] = ["192.0.2.2", "192.0.2.3"]
+        assert self._at("db.example.org", 3306) is Answer.CLEAR
 
     def test_silence_is_no_proof(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """It should not take an address that never answers for a dead server."""

@@ -6,6 +6,7 @@ firewall, or listen inside the guest alone.
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 from collections.abc import Iterator
@@ -19,11 +20,13 @@ from unlatch.ports import GuestView, Scene
 
 LIMIT_S = 5.0
 
+_NO_WAY = frozenset({errno.ENETUNREACH, errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL})
+
 
 def _look(scene: Scene) -> Finding:
     host, port = scene.instance.host, scene.instance.port
-    here = _from_here(host, port)
-    if here is None:
+    errors = _from_here(host, port)
+    if errors is None:
         return alive(f"{host}:{port} accepts connections")
     seen = in_parallel({name: partial(_answer, view, host, port) for name, view in _others(scene)})
     on = [name for name, answer in seen.items() if answer == "open"]
@@ -31,18 +34,33 @@ def _look(scene: Scene) -> Finding:
         return not_observed(own_start_words(starting), asked=seen)
     if on:
         return alive(f"{host}:{port} accepts connections, asked from {' and '.join(on)}", asked=seen)
-    if isinstance(here, ConnectionRefusedError):
+    silent = next((error for error in errors if not isinstance(error, ConnectionRefusedError)), None)
+    if silent is None:
         return clear(f"{host}:{port} refuses connections", asked=seen)
-    return not_observed(f"{host}:{port} does not answer ({here}): silence is no proof", asked=seen)
+    return not_observed(f"{host}:{port} does not answer ({silent}): silence is no proof", asked=seen)
 
 
-def _from_here(host: str, port: int) -> OSError | None:
-    """Why the worker cannot connect; None when it can."""
+def _from_here(host: str, port: int) -> list[OSError] | None:
+    """Why the worker cannot connect, for each address that the name has; None when it can.
+
+    A worker without IPv6 has no way to such an address, which the name's IPv4 address then stands for.
+    """
+    errors, no_way = list[OSError](), list[OSError]()
     try:
-        socket.create_connection((host, port), timeout=LIMIT_S).close()
+        addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except OSError as error:
-        return error
-    return None
+        return [error]
+    for family, kind, protocol, _, address in addresses:
+        try:
+            with socket.socket(family, kind, protocol) as client:
+                client.settimeout(LIMIT_S)
+                client.connect(address)
+        except OSError as error:
+            is_no_way = family is socket.AF_INET6 and error.errno in _NO_WAY
+            (no_way if is_no_way else errors).append(error)
+        else:
+            return None
+    return errors or no_way or [OSError(f"{host} has no address")]
 
 
 def _others(scene: Scene) -> Iterator[tuple[str, GuestView]]:
