@@ -283,7 +283,7 @@ class TestSamples:
     @pytest.mark.parametrize(
         ("first", "second", "expected"),
         [
-            ((), (), "clear"),
+            ((), (), "not_observed"),
             ((locked(),), (locked(),), "clear"),
             ((locked(),), (locked(size_bytes=101),), "alive"),
             ((locked(),), (locked(mtime_ns=DEATH_NS),), "alive"),

@@ -46,6 +46,9 @@ def _look(scene: Scene) -> Finding:
     gone = sorted(path.rsplit("/", 1)[-1] for path in first.keys() - second.keys())
     if gone:
         return not_observed(f"{', '.join(gone)} changed hands between the two looks", **detail)
+    if not second and not unlocked_second and scene.engine.witnesses(scene.instance):
+        where = f"none of the files of a {scene.instance.engine} is below {scene.instance.datadir}"
+        return not_observed(f"{where}: is that its data directory?", **detail)
     return clear(_unchanged(second, unlocked_second), **detail)
 
 
