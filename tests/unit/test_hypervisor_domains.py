@@ -88,6 +88,27 @@ def test_a_guest_is_found_in_any_list(output: str, expected: bool) -> None:
     assert shells.asked == [("hv01", ["env", "LC_ALL=C", *LIST])]
 
 
+@pytest.mark.parametrize(
+    ("command", "is_told"),
+    [
+        (("virsh", "list", "--name"), False),
+        (("/usr/bin/virsh", "list"), False),
+        (("virsh", "-c", "qemu:///system", "list"), True),
+        (("virsh", "--connect=qemu:///system", "list"), True),
+        (("sudo", "-n", "virsh", "list"), True),
+    ],
+)
+def test_list_of_a_users_own_session_tells_nothing(command: tuple[str, ...], is_told: bool) -> None:
+    """It should not take the list that libvirt shows to a user who names no hypervisor: its own one, always empty."""
+    asked = watch(Shells({"hv01": "\n"}), hv01=command)
+    if is_told:
+        assert asked.running_on(GUEST) == {"hv01": False}
+        return
+    with pytest.raises(ConfigError, match="lists what unlatch itself has started") as found:
+        asked.running_on(GUEST)
+    assert "hypervisors.hv01.domains" in found.value.next_step
+
+
 def test_without_a_command_nothing_is_asked() -> None:
     """It should say None, and not connect."""
     shells = Shells({"hv01": XL, "hv02": XL})

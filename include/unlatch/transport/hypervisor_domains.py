@@ -36,7 +36,24 @@ def lists_domain(hypervisor: Hypervisor, shell: Shell, is_guests: Callable[[str]
     if answer.code != 0:
         raise _failed(hypervisor, answer)
     words = answer.stdout.decode("utf-8", "replace").split()
-    return any(is_guests(word) for word in words)
+    is_listed = any(is_guests(word) for word in words)
+    if not is_listed:
+        _insist_on_everybodys(hypervisor, shell)
+    return is_listed
+
+
+def _insist_on_everybodys(hypervisor: Hypervisor, shell: Shell) -> None:
+    """Without a connection, virsh shows to anyone but root what that user's own session runs: nothing, and no error."""
+    argv, name = hypervisor.domains, hypervisor.name
+    names_one = any(word.startswith(("-c", "--connect")) for word in argv)
+    if argv[0].rsplit("/", 1)[-1] != "virsh" or names_one:
+        return
+    user = allowed.login_user(shell, name)
+    if user != "root":
+        raise ConfigError(
+            f"{' '.join(argv)} on {name} lists what {user} itself has started, not what runs there.",
+            next_step=f"write sudo before it in hypervisors.{name}.domains, or -c qemu:///system behind virsh.",
+        )
 
 
 def _failed(hypervisor: Hypervisor, answer: FinishedCommand) -> UnlatchError:
