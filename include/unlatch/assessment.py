@@ -16,6 +16,7 @@ from unlatch.in_parallel import in_parallel
 from unlatch.lifecycle import WORKING_STATES, IncidentState
 from unlatch.looking import Look
 from unlatch.models import (
+    Answer,
     Approval,
     Evidence,
     FileFact,
@@ -137,8 +138,39 @@ def collect_evidence(case: Case, ports: Ports, look: Look) -> Verdict:
 
     What `look` knows already is not asked again; the evidence is as old as that look.
     """
+    scene = _scene(case, ports, look)
+    wanted = [name for name in decisions.wanted_checks(case.instance, case.volume) if name in ports.checks]
+    answers = in_parallel({name: functools.partial(ports.checks[name].collect, scene) for name in wanted})
+    evidence = [_dated(answer, look.began) for answer in answers.values()]
+    conclusion = decisions.judge(case.instance, case.volume, evidence, incident=case.incident, now=ports.clock.now())
+    ports.store.note(
+        case.incident,
+        case.instance.name,
+        "verdict",
+        "evidence",
+        actor=ports.actor,
+        detail={"verdict": conclusion.kind.value, "evidence": [e.as_dict() for e in conclusion.evidence]},
+    )
+    return conclusion
+
+
+def refuse_where_nothing_died(case: Case, ports: Ports) -> None:
+    """Refuse a guest that has not booted since its reported death: what is stopped there would be alive.
+
+    Raises:
+        RefusedError: it was never down.
+    """
+    boot = ports.checks["guest_boot"].collect(_scene(case, ports, Look.begin(ports)))
+    if boot.answer is Answer.ALIVE:
+        raise RefusedError(
+            f"{case.guest.name} was never down, so {case.instance.name} was not stopped there: {boot.summary}.",
+            next_step="see why its death was reported, and why the database lets nobody in.",
+        )
+
+
+def _scene(case: Case, ports: Ports, look: Look) -> Scene:
     event, fenced = case.event, in_force(ports.store, case.incident)
-    scene = Scene(
+    return Scene(
         instance=case.instance,
         guest=case.guest,
         volume=case.volume,
@@ -155,19 +187,6 @@ def collect_evidence(case: Case, ports: Ports, look: Look) -> Verdict:
         guest_hosts=ports.guest_hosts,
         evidence_life_s=ports.policy.evidence_life_s,
     )
-    wanted = [name for name in decisions.wanted_checks(case.instance, case.volume) if name in ports.checks]
-    answers = in_parallel({name: functools.partial(ports.checks[name].collect, scene) for name in wanted})
-    evidence = [_dated(answer, look.began) for answer in answers.values()]
-    conclusion = decisions.judge(case.instance, case.volume, evidence, incident=case.incident, now=ports.clock.now())
-    ports.store.note(
-        case.incident,
-        case.instance.name,
-        "verdict",
-        "evidence",
-        actor=ports.actor,
-        detail={"verdict": conclusion.kind.value, "evidence": [e.as_dict() for e in conclusion.evidence]},
-    )
-    return conclusion
 
 
 def _said_death(case: Case, ports: Ports) -> datetime | None:

@@ -33,6 +33,7 @@ from unlatch.assessment import (
     pass_the_gate,
     planned,
     refuse_local_locks,
+    refuse_where_nothing_died,
     take_lease,
 )
 from unlatch.deliveries import set_ticket_state
@@ -66,6 +67,7 @@ def hold_service(case: Case, ports: Ports) -> Json:
         return {"held": False, "why": "the instance is up: nothing to hold"}
     if case.dry_run:
         return {"held": False, "would": list(case.instance.service.hold)}
+    refuse_where_nothing_died(case, ports)
     hold(case, ports)
     return {"held": True, "boot_id": ports.agent.facts().boot_id}
 

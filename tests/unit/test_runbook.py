@@ -346,3 +346,15 @@ def test_permit_lives_no_longer_than_its_evidence(world: World) -> None:
     world.clock.pause((kind.expires_at - world.clock.now()).total_seconds() - 5)
     up_s = world.agent.facts().uptime_s
     assert write_permit(case, world.ports, kind, ()).expires_boottime_s == pytest.approx(up_s + 5)
+
+
+def test_guest_that_was_never_down_keeps_its_databases(world: World) -> None:
+    """It should not stop a database that lets nobody in for the moment, on a guest that has not booted since."""
+    world.units["voms"].running = True
+    world.login_error = TransientError("Too many connections (1040).")
+    world.answers["guest_boot"] = Answer.ALIVE
+    run = Run(world)
+    run.open()
+    assert "was never down" in refused(run.lane).what
+    assert world.touched() == []
+    assert run.row("hold_service").phase == "refused"
