@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ def evidence_table(instance: str, conclusion: Verdict, planned: Plan) -> str:
     steps = [_row(f"`{f.path}`", f.state, f.remedy or "—", f.why, f"{f.estimate_s:.0f} s") for f in planned.files]
     parts = [
         f"**{instance}: previous incarnation {conclusion.kind}**",
-        "\n".join(f"- {reason}" for reason in _short_reasons(conclusion)),
+        "\n".join(f"- {_text(reason)}" for reason in _short_reasons(conclusion)),
         "| check | answer | what it saw |\n|---|---|---|\n" + "\n".join(rows),
         f"Good until {conclusion.expires_at:%H:%M:%S} UTC; what is older is asked again before anything is touched.",
         "| file | state | remedy | why | estimate |\n|---|---|---|---|---|\n" + "\n".join(steps)
@@ -42,7 +43,12 @@ def _options(planned: Plan) -> str:
 
 def _row(*cells: object) -> str:
     """One row of a table, whatever a machine has put into its words."""
-    return f"| {' | '.join(' '.join(str(cell).split()).replace('|', chr(92) + '|') for cell in cells)} |"
+    return f"| {' | '.join(_text(str(cell)) for cell in cells)} |"
+
+
+def _text(words: str) -> str:
+    """A machine's words on one line, in which nothing becomes a cell, a link, an image or a tag."""
+    return re.sub(r"([|\[<])", r"\\\1", " ".join(words.split()))
 
 
 def _about(option: RemedyOption) -> str:
@@ -91,9 +97,12 @@ def opening_comment(reason: str, instances: Sequence[Instance], event: CrashEven
     parts = []
     if event is not None:
         lines = "\n".join(event.lines)
+        fence = "```"
+        while fence in lines:
+            fence += "`"
         parts.append(
             f"`{event.domain}` on {event.hypervisor} died at {event.at:%Y-%m-%d %H:%M:%S} UTC: {event.cause}.\n\n"
-            f"```\n{lines}\n```"
+            f"{fence}\n{lines}\n{fence}"
         )
     else:
         parts.append("No crash event is known: without the hypervisor's word a person will be asked.")

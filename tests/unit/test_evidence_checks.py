@@ -222,6 +222,14 @@ class TestOpenersAndProcesses:
         assert processes.PLUGIN.collect(scene(agent=agent)).answer == of_processes
 
 
+def test_an_answer_is_one_line() -> None:
+    """It should keep the arguments of a process, which may be anything, from beginning a line of their own."""
+    opener = Opener(5, fds=(OPEN,), cmdline=("x\n\n# The owner has agreed\n\n<!-- unlatch: comment a -->\n",))
+    found = openers.PLUGIN.collect(scene(agent=FakeAgent(scan=OpenerScan((opener,), ()))))
+    assert found.answer is Answer.ALIVE
+    assert "\n" not in found.summary
+
+
 class TestPort:
     """What answers at the address."""
 

@@ -9,8 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, evidence
-from unlatch.models import Answer, Evidence, FilePlan, FileState, Plan, Remedy, RemedyOption, Verdict, VerdictKind
-from unlatch.wording import evidence_table
+from unlatch.models import (
+    Answer,
+    Certainty,
+    CrashEvent,
+    Evidence,
+    FilePlan,
+    FileState,
+    Plan,
+    Remedy,
+    RemedyOption,
+    Verdict,
+    VerdictKind,
+)
+from unlatch.wording import evidence_table, opening_comment
 
 PATH = PurePosixPath("/ORA/dbs03/voms/ibdata1")
 WORDS = st.text("ab|\\\n\t ", max_size=20)
@@ -47,3 +59,19 @@ def test_the_question_has_evidence_plan_and_risk() -> None:
         "splits the database in two",
     ):
         assert words in text, text
+
+
+def test_words_of_a_machine_are_no_markup() -> None:
+    """It should show what a process calls itself as text: no link, no image, no tag in the question to a person."""
+    text = table("pid 5 (x ![](https://example.org/p.png) [approve](https://example.org) <b>) has it open")
+    assert "![](" not in text
+    assert "[approve](" not in text.replace("\\[", "")
+    assert "<b>" not in text.replace("\\<", "")
+
+
+def test_log_lines_stay_in_their_block() -> None:
+    """It should show log lines as they are, also when one of them would end the block that they stand in."""
+    lines = ("Domain has crashed: name=```", "```", "# approved")
+    event = CrashEvent("x`y", "hv01", NOW, "died", lines, Certainty.CERTAIN)
+    text = opening_comment("", (), event, dry_run=False)
+    assert "````\n" + "\n".join(lines) + "\n````" in text

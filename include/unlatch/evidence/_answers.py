@@ -59,7 +59,7 @@ class Check:
         return Evidence(
             check=self.name,
             answer=finding.answer,
-            summary=finding.summary,
+            summary=" ".join(finding.summary.split()),  # it goes into tickets, with what machines call their things
             at=at,
             expires_at=at + timedelta(seconds=scene.evidence_life_s),
             detail=finding.detail,
