@@ -5,7 +5,9 @@ The kernel knows processes, not domains. Which guest it was is known when the ou
 
 Under KVM the process is the guest: its end is a crash. It is no proof of death: a guest that was just migrated away
 lives on where it went, which the kernel does not know. Xen's device models are signs only: a guest can outlive them. So
-are memory errors that qemu may pass on to the guest, and an oops in one of its vhost threads.
+are memory errors that qemu may pass on to the guest, and warnings from one of its vhost threads. An oops in such a
+thread takes a device from the guest for good, so it is a crash, while qemu stays and holds what it held. Any other oops
+ends one task, and the machine goes on; when it does not, the kernel says that it panics.
 """
 
 from __future__ import annotations
@@ -32,7 +34,8 @@ _MACHINE_CHECK = compiled(
     rf"((?:forcibly )?[kK]illing|Sending SIGBUS to) ({KVM_COMMAND}|{XEN_COMMAND}|{_THREAD}):(\d{{1,10}})\b"
 )
 _OOM_TASK = compiled(r"oom-kill:\S{0,1000}?task_memcg=([^,]{1,600}),task=[^,]{1,60},pid=(\d{1,10})")
-_OOPS_IN = compiled(r"CPU: \d{1,5} (?:UID: \d{1,10} )?PID: \d{1,10} Comm: vhost-(\d{1,10}) ")
+_OOPS = compiled(r"(?:BUG: unable to handle |Oops: |general protection fault)")
+_TASK = compiled(r"CPU: \d{1,5} (?:UID: \d{1,10} )?PID: \d{1,10} Comm: (?:vhost-(\d{1,10}) )?")
 _PANIC = compiled(r"Kernel panic - not syncing: ")
 _IS_XEN = compiled(XEN_COMMAND)
 
@@ -55,10 +58,19 @@ def _meaning(line: Line, memory: Memory, _path: PurePosixPath) -> Iterator[Said]
             yield _died(found[2], found[3], 9, "qemu killed: machine check", memory)
         else:
             yield Said(DomainChange.SUSPECTED, _name(found[2], found[3], memory), cause="machine check in qemu")
-    elif found := _OOPS_IN.match(text):
-        yield Said(DomainChange.SUSPECTED, _name("qemu", found[1], memory), cause="the host's kernel failed in vhost")
+    else:
+        yield from _trouble_of_its_own(text, memory)
+
+
+def _trouble_of_its_own(text: str, memory: Memory) -> Iterator[Said]:
+    if _OOPS.match(text):
+        memory.keep("oops", "")
+    elif found := _TASK.match(text):  # whose trouble it is; also below warnings
+        change = DomainChange.SUSPECTED if memory.drop("oops") is None else DomainChange.DOWN
+        if found[1]:
+            yield Said(change, _name("qemu", found[1], memory), cause="the host's kernel failed in vhost")
     elif _PANIC.match(text):
-        yield Said(DomainChange.SUSPECTED, unnamed("this machine"), cause="kernel panic")
+        yield Said(DomainChange.DOWN, unnamed("this machine"), cause="kernel panic")
 
 
 def _died(command: str, pid: str, by: int | None, cause: str, memory: Memory) -> Said:
@@ -73,5 +85,17 @@ def _name(command: str, pid: str, memory: Memory) -> str:
 PLUGIN = LineFormat(
     "kernel",
     _meaning,
-    ("segfault at", "traps: ", "Killed process", "oom-kill:", "illing ", "SIGBUS", "Comm: vhost-", "Kernel panic"),
+    (
+        "segfault at",
+        "traps: ",
+        "Killed process",
+        "oom-kill:",
+        "illing ",
+        "SIGBUS",
+        "BUG: unable",
+        "Oops: ",
+        "general protection",
+        "Comm: ",
+        "Kernel panic",
+    ),
 )
