@@ -17,13 +17,11 @@ from __future__ import annotations
 import dataclasses
 import signal
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import BinaryIO, Protocol
+from typing import Protocol
 
-from unlatch.errors import ConfigError
-from unlatch.log_lines import pieces_of
 from unlatch.models import Certainty, CrashEvent, DomainChange, DomainFact, Json
 
 SAME_DEATH = timedelta(seconds=120)
@@ -46,8 +44,14 @@ class LineParser(Protocol):
     def __call__(self, text: str, /) -> tuple[DomainFact, ...]:
         """What the line says of domains."""
 
+    def words(self) -> tuple[str, ...]:
+        """One of these is in every line that it must be called with; the others can be passed over."""
+
     def skips(self, text: str, /) -> bool:
-        """Whether these next lines, whole ones, say nothing, so that calling with each of them would change nothing."""
+        """Whether these next lines, whole ones, say nothing; then they are passed over."""
+
+    def pass_over(self, text: str, /) -> None:
+        """Take note of the next lines, whole ones that contain none of the words, as calling with each would."""
 
     def state(self) -> Json:
         """What a later parser of the same log needs to go on, as JSON."""
@@ -255,46 +259,6 @@ def fold(facts: Iterable[DomainFact], hypervisor: str) -> Iterator[CrashEvent]:
     yield from waiting.values()
 
 
-def parse_log(
-    stream: BinaryIO,
-    log_format: str,
-    timezone: str,
-    hypervisor: str,
-    sources: Mapping[str, LineSource],
-    *,
-    path: str = "",
-    undated_at: datetime | None = None,
-    ambiguous: bool = False,
-) -> Iterator[CrashEvent]:
-    """The deaths that a log tells, in constant memory; what is not text or not of the format is skipped.
-
-    Args:
-        stream: The log, as bytes.
-        log_format: A key of `sources`, or `auto`: each line is tried with all of them, so that a journal in which
-            several programs write is read whole.
-        timezone: IANA name of the zone of stamps that carry none.
-        hypervisor: The name that the events get.
-        sources: The installed log formats by name.
-        path: The log's path, which names the domain in some formats.
-        undated_at: The moment of lines without a stamp (see `CrashEvent.dated`); None leaves them out.
-        ambiguous: Give what is only a sign of a death too.
-
-    Raises:
-        ConfigError: the format or the time zone is unknown.
-    """
-    if log_format != "auto" and log_format not in sources:
-        raise ConfigError(
-            f"There is no log format {log_format!r}.", next_step=f"choose one of: auto, {', '.join(sorted(sources))}."
-        )
-    chosen = sources.values() if log_format == "auto" else (sources[log_format],)
-    parsers = [source.line_parser(timezone, path=path, undated_at=undated_at) for source in chosen]
-    return (
-        event
-        for event in fold(_facts(stream, parsers), hypervisor)
-        if ambiguous or event.certainty is Certainty.CERTAIN
-    )
-
-
 class CrashSpotter:
     """Hears new lines of a log: does one say that a domain died?
 
@@ -334,17 +298,6 @@ class CrashSpotter:
         if self._parse.skips("\n".join(lines)):
             return False
         return sum([self(line) for line in lines]) > 0
-
-
-def _facts(stream: BinaryIO, parsers: Sequence[LineParser]) -> Iterator[DomainFact]:
-    """Most of a log says nothing: whole pieces of it are passed over, by each format that finds none of its words."""
-    for lines in pieces_of(stream):
-        concerned = [parse for parse in parsers if not parse.skips(lines)]
-        if concerned:
-            for line in lines.split("\n"):
-                text = line.rstrip("\r")
-                for parse in concerned:
-                    yield from parse(text)
 
 
 def _cause(fact: DomainFact) -> str:

@@ -22,7 +22,7 @@ from unlatch.assembly import (
     store,
 )
 from unlatch.casebook import Incident, Request
-from unlatch.crash_events import parse_log
+from unlatch.crash_logs import parse_log
 from unlatch.errors import ConfigError, RefusedError
 from unlatch.models import CrashEvent, Json
 from unlatch.ports import Ports

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import pytest
 
 from tests.contract.test_crash_sources import SOURCES
-from unlatch.crash_events import parse_log
+from unlatch.crash_logs import parse_log
 from unlatch.models import Certainty, CrashEvent
 
 READ_AT = datetime(2026, 4, 1, tzinfo=UTC)

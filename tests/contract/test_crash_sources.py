@@ -20,7 +20,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unlatch.crash_sources
-from unlatch.crash_events import parse_log
+from unlatch.crash_logs import parse_log
 from unlatch.errors import ConfigError
 from unlatch.models import Certainty, CrashEvent, DomainFact
 

@@ -18,8 +18,8 @@ from unlatch.crash_events import (
     CrashSpotter,
     DeathFolder,
     fold,
-    parse_log,
 )
+from unlatch.crash_logs import parse_log
 from unlatch.crash_sources.xend import PLUGIN as XEND
 from unlatch.errors import ConfigError
 from unlatch.log_lines import LONGEST_LINE_BYTES, pieces_of

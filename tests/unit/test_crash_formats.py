@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import unlatch.crash_sources
-from unlatch.crash_events import parse_log
+from unlatch.crash_logs import parse_log
 from unlatch.crash_sources._format import LONGEST_LINE_CHARS, REMEMBERED
 from unlatch.crash_sources._lines import LineReader
 from unlatch.crash_sources.kernel import PLUGIN as KERNEL

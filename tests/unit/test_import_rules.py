@@ -26,7 +26,8 @@ PURE = {
 PLUG_INS = {"evidence", "engines", "crash_sources", "lock_clearers", "ticketing"}
 EVERYTHING_BELOW_WIRING = {
     *PURE, *PLUG_INS, "ports", "recording", "runbook", "postmortem", "inventory", "notifications", "transport", "store",
-    "discovery", "casebook", "crash_events", "watching", "crash_facts", "settings", "connections", "hosts", "assembly",
+    "discovery", "casebook", "crash_events", "crash_logs", "word_search", "watching", "crash_facts", "settings",
+    "connections", "hosts", "assembly",
     "notices", "metrics", "deliveries", "fencing", "late_writers", "log_lines", "alerting", "source_health",
     "deaths", "source_watch",
 }  # fmt: skip
@@ -118,10 +119,12 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
         set(),
     ),
     "log_lines": (set(), set()),
+    "word_search": (set(), {"pydantic_core"}),
     "alerting": (set(), set()),
     "flapping": ({*PURE, "ports"}, set()),
     "source_health": ({*PURE}, set()),
-    "crash_events": ({*PURE, "log_lines"}, set()),
+    "crash_events": ({*PURE}, set()),
+    "crash_logs": ({*PURE, "crash_events", "log_lines", "word_search"}, set()),
     "deaths": ({*PURE}, set()),
     "watching": ({*PURE, "ports", "crash_events", "deaths", "source_health", "alerting", "flapping"}, set()),
     "source_watch": ({*PURE, "ports", "source_health"}, set()),

@@ -40,6 +40,10 @@ class WallClock:
         """Whether a stamp in the text may be of an hour that autumn repeats: which pass it is, only reading tells."""
         return _may_repeat(text, self._name)
 
+    def repeated_hours(self) -> tuple[str, ...]:
+        """How stamps of the hours that autumn repeats begin: a text without any of them has none."""
+        return _repeated_hours(self._name)
+
     def moment(self, stamp: str) -> datetime | None:
         """The stamp as UTC; None for one that no clock shows, such as a 31st of February.
 

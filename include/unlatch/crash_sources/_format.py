@@ -17,7 +17,9 @@ KEPT_CHARS = 2000
 """How much of a line is kept as evidence."""
 
 _STAMP_CHARS = 80
-_TAIL_CHARS = 2000
+
+CONTINUED_LINES = 20
+"""How many lines a message may have where only the first has the stamp."""
 
 REMEMBERED = 256
 """Entries of each kind that a parser keeps between two lines, so that its state stays small."""
@@ -84,7 +86,7 @@ class LineFormat:
             name: As inventories write it.
             meaning: What a line says.
             hints: Every line that says anything, or must be remembered, contains one of them.
-            continues: A line without a stamp belongs to the one before it.
+            continues: A line without a stamp belongs to the one before it, `CONTINUED_LINES` of them at most.
             tells_of_other_hosts: It is a cluster's log: its guests run anywhere.
         """
         self.name = name
@@ -157,12 +159,14 @@ class FormatParser:
     def __call__(self, text: str) -> tuple[DomainFact, ...]:
         """The statements of one line; never raises."""
         if len(text) > LONGEST_LINE_CHARS:
+            self.pass_over(text)
             return ()
         wanted = any(hint in text for hint in self._format.hints)
-        if not wanted and not self._format.continues and not self._reader.may_repeat(text[:_STAMP_CHARS]):
+        if not wanted and not self._reader.may_repeat(text[:_STAMP_CHARS]):
+            self.pass_over(text)
             return ()
         line = self._reader.read(text)
-        at, dated = self._at(line)
+        at, dated = self._at(line, text)
         if not wanted:
             return ()
         evidence = text.strip()[:KEPT_CHARS]
@@ -177,22 +181,50 @@ class FormatParser:
                 )
         return tuple(facts)
 
+    def words(self) -> tuple[str, ...]:
+        """One of these is in every line that must be read; the others can be passed over."""
+        return (*self._format.hints, *self._reader.repeated_hours())
+
     def skips(self, text: str) -> bool:
-        """Whether nothing in these whole lines has to be read."""
+        """Whether nothing in these whole lines has to be read; then they are passed over."""
         if any(hint in text for hint in self._format.hints) or self._reader.may_repeat(text):
             return False
-        if self._format.continues:  # what follows may belong to the last of them
-            for line in text[-_TAIL_CHARS:].split("\n")[1:]:
-                self(line)
+        self.pass_over(text)
         return True
 
-    def _at(self, line: Line) -> tuple[datetime | None, bool]:
+    def pass_over(self, text: str) -> None:
+        """Go on behind these whole lines, which contain none of the words: the next may belong to one of them."""
+        if not self._format.continues:
+            return
+        end = len(text)
+        for behind in range(CONTINUED_LINES):
+            begin = text.rfind("\n", 0, end) + 1
+            head = text[begin : min(end, begin + _STAMP_CHARS)].strip()
+            if self._reader.begins_with_a_stamp(head):
+                self._memory.keep("stamp", "", head)
+                self._memory.keep("behind", "", str(behind))
+                return
+            if begin == 0:
+                self._count(behind + 1)
+                return
+            end = begin - 1
+        self._memory.drop("stamp")
+
+    def _count(self, lines: int) -> None:
+        behind = int(self._memory.get("behind") or 0) + lines
+        self._memory.keep("behind", "", str(behind))
+        if behind >= CONTINUED_LINES:
+            self._memory.drop("stamp")
+
+    def _at(self, line: Line, text: str) -> tuple[datetime | None, bool]:
+        if not self._format.continues:
+            return (line.at, True) if line.at is not None else (self._undated_at, False)
+        self.pass_over(text)
         if line.at is not None:
-            if self._format.continues:
-                self._memory.keep("at", "", line.at.isoformat())
             return line.at, True
-        before = self._memory.get("at") if self._format.continues else None
-        return (datetime.fromisoformat(before), True) if before else (self._undated_at, False)
+        before = self._memory.get("stamp")
+        at = self._reader.moment(before) if before else None
+        return (at, True) if at is not None else (self._undated_at, False)
 
     def state(self) -> Json:
         """What must be kept to go on with the next line later, as JSON."""

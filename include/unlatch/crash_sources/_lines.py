@@ -71,6 +71,7 @@ class LineReader:
         self._clock = WallClock(timezone, written_after)
         self._read_at = read_at
         self.may_repeat = self._clock.may_repeat
+        self.repeated_hours = self._clock.repeated_hours
 
     def read(self, text: str) -> Line:
         """The line's parts; never raises."""
@@ -97,6 +98,10 @@ class LineReader:
     def moment(self, text: str) -> datetime | None:
         """When the line was written."""
         return self.read(text).at
+
+    def begins_with_a_stamp(self, text: str) -> bool:
+        """Whether a line begins with a date, without taking note of it."""
+        return any(pattern.match(text) for pattern in (_ISO, _SYSLOG, _LONG))
 
     def stamp(self, text: str) -> datetime | None:
         """The moment of an ISO 8601 stamp."""

@@ -18,11 +18,10 @@ from unlatch.crash_sources._lines import Line, compiled
 from unlatch.crash_sources._qemu import domain_of_command
 from unlatch.models import DomainChange
 
-_END = compiled(r"(?:shutting down, )?reason=([a-z-]{1,20})\s*$")
+_END = compiled(r"(?:shutting down, reason=([a-z-]{1,20})|reason=(crashed))\s*$")
 _START = compiled(r"starting up libvirt version")
 _FAILED = compiled(r"(?:error: )?(?:KVM: entry failed, hardware error|kvm run failed|KVM internal error\. Suberror: )")
 _ASSERTION = compiled(r"(?:qemu[\w.-]{0,40}: )?\S{1,300}:\d{1,7}: [^:]{1,300}: Assertion `")
-_COMMAND = "-name"
 _FILE = compiled(r"(.{1,255}?)\.log(?:[.-]\d{1,8})?")
 _REASONS = {
     "crashed": DomainChange.CRASHED,
@@ -39,7 +38,7 @@ def _meaning(line: Line, memory: Memory, path: PurePosixPath) -> Iterator[Said]:
         return  # another program's line in a journal
     text = line.message
     if (found := _END.match(text)) and not line.program:
-        change = _REASONS.get(found[1])
+        change = _REASONS.get(found[1] or found[2])
         cause = memory.drop("cause") or "domain crashed"
         if change is not None:
             yield Said(change, _name(memory, path), cause=cause if change is DomainChange.CRASHED else None)
@@ -52,7 +51,7 @@ def _meaning(line: Line, memory: Memory, path: PurePosixPath) -> Iterator[Said]:
         yield Said(DomainChange.DOWN, _name(memory, path), cause="the guest's processors stopped: KVM failed")
     elif _ASSERTION.match(text) or (line.program and "Assertion `" in text):
         memory.keep("cause", "", "qemu failed an assertion")
-    elif _COMMAND in text and (name := domain_of_command(text)):
+    elif "-name" in text and (name := domain_of_command(text)):
         memory.keep("name", "", name)
 
 
@@ -66,12 +65,14 @@ PLUGIN = LineFormat(
     "libvirt_qemu",
     _meaning,
     (
-        "reason=",
+        "shutting down, reason=",
+        "reason=crashed",
         "starting up libvirt",
         "KVM: entry failed",
         "kvm run failed",
         "KVM internal error",
         "Assertion `",
-        "-name",
+        "-name ",
+        "-name\0",
     ),
 )

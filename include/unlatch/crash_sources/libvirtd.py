@@ -30,4 +30,8 @@ def _meaning(line: Line, _memory: Memory, _path: PurePosixPath) -> Iterator[Said
         yield Said(DomainChange.DESTROY_FAILED, name)
 
 
-PLUGIN = LineFormat("libvirtd", _meaning, ("the monitor", "qemu monitor", "Failed to terminate process"))
+PLUGIN = LineFormat(
+    "libvirtd",
+    _meaning,
+    ("unexpectedly closed the monitor", "End of file from qemu monitor", "Failed to terminate process"),
+)

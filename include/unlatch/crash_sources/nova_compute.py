@@ -39,4 +39,4 @@ def _meaning(line: Line, _memory: Memory, _path: PurePosixPath) -> Iterator[Said
         yield Said(change, name, cause=None if started else "the instance stopped")
 
 
-PLUGIN = LineFormat("nova_compute", _meaning, ("[instance: ",))
+PLUGIN = LineFormat("nova_compute", _meaning, ("Instance shutdown by itself", " (Lifecycle Event)"))

@@ -62,5 +62,9 @@ def _engine(event: str, name: str, text: str, memory: Memory) -> Iterator[Said]:
 
 
 PLUGIN = LineFormat(
-    "ovirt", _meaning, ("EVENT_ID: ", "(vmId='", "Exit message: "), continues=True, tells_of_other_hosts=True
+    "ovirt",
+    _meaning,
+    ("EVENT_ID: ", "Changed state to Down", "underlying process disconnected", "Exit message: "),
+    continues=True,
+    tells_of_other_hosts=True,
 )

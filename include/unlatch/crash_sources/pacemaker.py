@@ -66,7 +66,9 @@ PLUGIN = LineFormat(
     _meaning,
     (
         "terminated (",
-        "Operation ",
+        "Operation reboot",
+        "Operation off",
+        "Operation '",
         "Couldn't find anyone",
         " for STONITH",
         "will be fenced",

@@ -79,7 +79,9 @@ PLUGIN = LineFormat(
     "systemd",
     _meaning,
     (
-        ".scope",
+        ".scope: A process of this unit has been killed",
+        ".scope: Failed with result 'oom-kill'",
+        ".scope due to ",
         "Machine qemu-",
         "New machine qemu-",
         "dumped core",

@@ -48,5 +48,7 @@ def _meaning(line: Line, _memory: Memory, path: PurePosixPath) -> Iterator[Said]
 
 
 PLUGIN = LineFormat(
-    "vmware", _meaning, ("unrecoverable error", "PANIC: ", "Panic: ", "msg.panic.", "VMX ", "Log for VMware")
+    "vmware",
+    _meaning,
+    ("unrecoverable error", "PANIC: ", "Panic: ", "msg.panic.", "VMX exit (0)", "VMX has left", "Log for VMware"),
 )

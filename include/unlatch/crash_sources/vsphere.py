@@ -85,7 +85,7 @@ PLUGIN = LineFormat(
         "VmRestartedByHAEvent",
         "FDMUnreachable",
         "changed state: Dead",
-        "State Transition",
+        "State Transition (VM_STATE_",
     ),
     tells_of_other_hosts=True,
 )

@@ -29,4 +29,4 @@ def _meaning(line: Line, _memory: Memory, _path: PurePosixPath) -> Iterator[Said
         yield Said(DomainChange.DOWN, unnamed("domain 0"), 0, cause="the hypervisor's own domain crashed")
 
 
-PLUGIN = LineFormat("xen_console", _meaning, ("(XEN)",))
+PLUGIN = LineFormat("xen_console", _meaning, (" crashed on cpu#", " reported crashed by domain ", " 0 crashed:"))

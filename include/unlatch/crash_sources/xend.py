@@ -73,7 +73,20 @@ class XendLog:
     """The format `xend`."""
 
     name = "xend"
-    hints = ("XendDomainInfo", "device model failure", "paused.", "xc_save", "Save failed")
+    hints = (
+        "Domain has crashed",
+        "Domain has shutdown",
+        "device model failure",
+        "XendDomainInfo.destroy",
+        "XendDomainInfo.create",
+        "XendDomainInfo.restore",
+        "XendDomainInfo.initDomain",
+        "XendDomainInfo.resumeDomain",
+        "Storing domain details",
+        "paused.",
+        "[xc_save]",
+        "Save failed on domain",
+    )
 
     def line_parser(
         self,
@@ -137,7 +150,9 @@ class XendParser:
 
     def __call__(self, line: str) -> tuple[DomainFact, ...]:
         """The statement of one line: one fact or none."""
-        stamped = _STAMPED.match(line[:_STAMP_CHARS]) if len(line) <= LONGEST_LINE_CHARS else None
+        if len(line) > LONGEST_LINE_CHARS or self.skips(line):
+            return ()
+        stamped = _STAMPED.match(line[:_STAMP_CHARS])
         if stamped is None:
             return ()
         at = self._clock.moment(stamped[1])
@@ -159,9 +174,16 @@ class XendParser:
             ),
         )
 
+    def words(self) -> tuple[str, ...]:
+        """One of these is in every line that must be read; the others can be passed over."""
+        return (*XendLog.hints, *self._clock.repeated_hours())
+
     def skips(self, text: str) -> bool:
         """Whether nothing in these whole lines has to be read."""
         return not (any(hint in text for hint in XendLog.hints) or self._clock.may_repeat(text))
+
+    def pass_over(self, text: str) -> None:
+        """Nothing: lines that say nothing leave nothing to keep."""
 
     def state(self) -> Json:
         """Nothing: see `line_parser`."""

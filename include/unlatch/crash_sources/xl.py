@@ -62,4 +62,8 @@ def _name(number: str, memory: Memory, path: PurePosixPath) -> str:
     return memory.get("names", number) or (of_file[1] if of_file else unnamed(f"domain {number}"))
 
 
-PLUGIN = LineFormat("xl", _meaning, ("Waiting for domain", "has shut down", "Domain ", "device model"))
+PLUGIN = LineFormat(
+    "xl",
+    _meaning,
+    ("Waiting for domain", "has shut down, reason", "needs to be cleaned up", "has been destroyed.", "device model ["),
+)
