@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from unlatch import decisions, discovery, inventory, notices
 from unlatch.alerting import LoggedAlerts
 from unlatch.connections import host_names, http_access, ticket_access
+from unlatch.discovery import crash_sources
 from unlatch.errors import ConfigError, TransientError
 from unlatch.hosts import nas_connection, peer_connection, peers_of, place_of
 from unlatch.inventory import Inventory
@@ -119,12 +120,6 @@ def engines() -> Mapping[str, Engine]:
 def checks() -> Mapping[str, EvidenceCheck]:
     """All installed evidence checks by name."""
     return {name: module.PLUGIN for name, module in discovery.load_plugins("unlatch.evidence").items()}
-
-
-@functools.lru_cache(maxsize=1)
-def crash_sources() -> Mapping[str, Any]:
-    """All installed log formats by name."""
-    return {name: module.PLUGIN for name, module in discovery.load_plugins("unlatch.crash_sources").items()}
 
 
 @functools.lru_cache(maxsize=1)

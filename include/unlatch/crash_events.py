@@ -39,7 +39,14 @@ _NO_CRASH = {DomainChange.SHUT_DOWN, DomainChange.REBOOTED}
 
 
 class LineParser(Protocol):
-    """Called with each line of one log, in their order."""
+    """Called with each line of one log, in their order.
+
+    Where `continues` is False, lines that contain none of the words need not even be passed over.
+    """
+
+    @property
+    def continues(self) -> bool:
+        """Whether a line may belong to one before it that contains none of the words."""
 
     def __call__(self, text: str, /) -> tuple[DomainFact, ...]:
         """What the line says of domains."""

@@ -66,13 +66,18 @@ def _facts(stream: BinaryIO, parsers: Sequence[LineParser]) -> Iterator[DomainFa
     has_words = AnyOf(frozenset().union(*words))
     everyones = frozenset.intersection(*words)  # hours that the clocks repeat; with one format all that it looks for
     own = [(parse, tuple(its - everyones)) for parse, its in zip(parsers, words, strict=True)]
+    continuing = [parse for parse in parsers if parse.continues]
     for piece in pieces_of(stream):
         for lines, may_say in _parts(piece, has_words):
-            for_all = may_say and _has_any(everyones, lines)
+            if not may_say:
+                for parse in continuing:
+                    parse.pass_over(lines)
+                continue
+            for_all = _has_any(everyones, lines)
             for parse, its in own:
-                if for_all or (may_say and _has_any(its, lines)):
+                if for_all or _has_any(its, lines):
                     yield from parse(lines)
-                else:
+                elif parse.continues:
                     parse.pass_over(lines)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
+from collections.abc import Mapping
 from types import ModuleType
+from typing import Any
 
 from unlatch.errors import ConfigError
 
@@ -39,6 +42,12 @@ def load_plugins(package_name: str) -> dict[str, ModuleType]:
             )
         found[name] = module
     return found
+
+
+@functools.lru_cache(maxsize=1)
+def crash_sources() -> Mapping[str, Any]:
+    """All installed log formats by name."""
+    return {name: module.PLUGIN for name, module in load_plugins("unlatch.crash_sources").items()}
 
 
 def _imported(name: str) -> ModuleType:

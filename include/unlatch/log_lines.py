@@ -16,14 +16,14 @@ def pieces_of(stream: BinaryIO) -> Iterator[str]:
     read = getattr(stream, "read1", stream.read)
     rest, dropping = b"", False
     while piece := read(_PIECE_BYTES):
-        lines, newline, tail = piece.rpartition(b"\n")
-        if newline:
-            first, more, others = lines.partition(b"\n")  # the first one may have begun before
-            is_whole = not dropping and len(rest) + len(first) < LONGEST_LINE_BYTES
-            whole = ([rest + first] if is_whole else []) + ([others] if more else [])
-            if whole:
-                yield b"\n".join(whole).decode("utf-8", "replace")
-            rest, dropping = tail, False
+        end = piece.rfind(b"\n")
+        if end >= 0:
+            first = piece.find(b"\n")  # that line may have begun before
+            if not dropping and len(rest) + first < LONGEST_LINE_BYTES:
+                yield (rest + piece[:end]).decode("utf-8", "replace")
+            elif first < end:
+                yield piece[first + 1 : end].decode("utf-8", "replace")
+            rest, dropping = piece[end + 1 :], False
         elif not dropping:
             rest += piece
         if len(rest) >= LONGEST_LINE_BYTES:

@@ -10,26 +10,24 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from importlib import resources
-from typing import Any, BinaryIO
+from typing import Any
 
 from unlatch import casebook, crash_facts, fencing, late_writers, runbook
 from unlatch.assembly import (
     SystemClock,
-    crash_sources,
     incident_ports,
     instance_ports,
     load_inventory,
     store,
 )
 from unlatch.casebook import Incident, Request
-from unlatch.crash_logs import parse_log
 from unlatch.errors import ConfigError, RefusedError
-from unlatch.models import CrashEvent, Json
+from unlatch.models import Json
 from unlatch.ports import Ports
 from unlatch.recording import Case
 from unlatch.settings import settings
 
-__all__ = ["crash_sources", "load_inventory", "settings", "store"]
+__all__ = ["load_inventory", "settings", "store"]
 
 MOMENT_PATTERN = r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}(:\d{2}(\.\d+)?)?(Z|[+-]\d{2}:\d{2})$"
 """What the trigger form takes for a moment: with its offset, since a crash at 02:30 in autumn is two moments."""
@@ -229,32 +227,6 @@ def approval_timeout_s() -> int:
         return load_inventory().policy.approval_timeout_s
     except ConfigError:
         return 3600
-
-
-# --- the facade: logs -----------------------------------------------------------------------------------------------
-
-
-def read_crashes(
-    stream: BinaryIO,
-    *,
-    log_format: str,
-    timezone: str,
-    hypervisor: str,
-    path: str = "",
-    undated_at: datetime | None = None,
-    ambiguous: bool = False,
-) -> Iterator[CrashEvent]:
-    """The deaths that a log tells, for whoever has it as a file: `parse_log` with the installed formats."""
-    return parse_log(
-        stream,
-        log_format,
-        timezone,
-        hypervisor,
-        crash_sources(),
-        path=path,
-        undated_at=undated_at,
-        ambiguous=ambiguous,
-    )
 
 
 # --- the facade: DAG files -------------------------------------------------------------------------------------------

@@ -9,8 +9,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from unlatch import source_watch, watching
-from unlatch.assembly import SystemClock, alerts, crash_sources, load_inventory, session_opener, store
+from unlatch.assembly import SystemClock, alerts, load_inventory, session_opener, store
 from unlatch.crash_events import CrashSpotter
+from unlatch.discovery import crash_sources
 from unlatch.models import Hypervisor, HypervisorLog, Json, Sight, SourceState
 from unlatch.source_health import source_name
 

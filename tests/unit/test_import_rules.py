@@ -159,6 +159,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
     "console": ({"store", *PURE}, {"fastapi", "airflow"}),
     "wiring": ({*EVERYTHING_BELOW_WIRING}, {"airflow"}),
     "wiring_telling": ({*EVERYTHING_BELOW_WIRING, "deliveries"}, {"airflow"}),
+    "wiring_logs": ({*PURE, "crash_logs", "discovery", "settings"}, set()),
     "wiring_watch": ({*EVERYTHING_BELOW_WIRING}, {"airflow"}),
     "wiring_drill": ({*EVERYTHING_BELOW_WIRING, "drill"}, {"airflow"}),
     "orchestration": (
@@ -173,6 +174,7 @@ ALLOWED: dict[str, tuple[set[str], set[str]]] = {
             "wiring_cleaning",
             "wiring_watch",
             "wiring_drill",
+            "wiring_logs",
             "wiring_telling",
             *PURE,
         },

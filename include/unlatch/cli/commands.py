@@ -47,11 +47,11 @@ def inventory_check(options: argparse.Namespace) -> int:
 
 def parse_log(options: argparse.Namespace) -> int:
     """Print the deaths of a log, each as soon as it is complete."""
-    from unlatch import wiring  # noqa: PLC0415
+    from unlatch import wiring_logs  # noqa: PLC0415
 
     known = _inventory_if_any(options)
     hypervisor = known.hypervisors.get(options.hypervisor) if known else None
-    formats = wiring.crash_sources()
+    formats = wiring_logs.crash_sources()
     if options.format != "auto" and options.format not in formats:
         raise UsageError(
             f"There is no log format {options.format!r}.",
@@ -59,7 +59,7 @@ def parse_log(options: argparse.Namespace) -> int:
         )
     timezone = _zone(options.tz or _declared_zone(hypervisor, options) or "UTC")
     with _opened(options.file) as stream:
-        events = wiring.read_crashes(
+        events = wiring_logs.read_crashes(
             stream,
             log_format=options.format,
             timezone=timezone,
@@ -75,10 +75,12 @@ def parse_log(options: argparse.Namespace) -> int:
 
 def _inventory_if_any(options: argparse.Namespace) -> Any:
     """The inventory; None when there is none. Only one that was asked for by option must be right."""
+    from unlatch import wiring_logs  # noqa: PLC0415
+
+    if options.inventory is None and not wiring_logs.settings().inventory.exists():
+        return None
     from unlatch import wiring  # noqa: PLC0415
 
-    if options.inventory is None and not wiring.settings().inventory.exists():
-        return None
     try:
         return wiring.load_inventory()
     except ConfigError as error:

@@ -7,7 +7,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import NamedTuple
 
-from unlatch.crash_sources._lines import Line, LineReader, facts_of
+from unlatch.crash_sources._lines import DATED, Line, LineReader, facts_of
 from unlatch.models import UNNAMED, DomainChange, DomainFact, Json
 
 LONGEST_LINE_CHARS = 64 << 10
@@ -150,11 +150,14 @@ class FormatParser:
         memory: Memory,
     ) -> None:
         """See `LineFormat.line_parser`."""
+        self.continues = its_format.continues
         self._format = its_format
         self._reader = reader
         self._path = path
         self._undated_at = undated_at
         self._memory = memory
+        self._dated_line = memory.get("dated line") or ""
+        self._behind = int(memory.get("behind") or 0)
 
     def __call__(self, text: str) -> tuple[DomainFact, ...]:
         """The statements of one line; never raises."""
@@ -194,40 +197,35 @@ class FormatParser:
 
     def pass_over(self, text: str) -> None:
         """Go on behind these whole lines, which contain none of the words: the next may belong to one of them."""
-        if not self._format.continues:
+        if not self.continues:
             return
         end = len(text)
         for behind in range(CONTINUED_LINES):
             begin = text.rfind("\n", 0, end) + 1
             head = text[begin : min(end, begin + _STAMP_CHARS)].strip()
-            if self._reader.begins_with_a_stamp(head):
-                self._memory.keep("stamp", "", head)
-                self._memory.keep("behind", "", str(behind))
+            if DATED.match(head):
+                self._dated_line, self._behind = head, behind
                 return
             if begin == 0:
-                self._count(behind + 1)
+                self._behind += behind + 1
                 return
             end = begin - 1
-        self._memory.drop("stamp")
-
-    def _count(self, lines: int) -> None:
-        behind = int(self._memory.get("behind") or 0) + lines
-        self._memory.keep("behind", "", str(behind))
-        if behind >= CONTINUED_LINES:
-            self._memory.drop("stamp")
+        self._behind = CONTINUED_LINES
 
     def _at(self, line: Line, text: str) -> tuple[datetime | None, bool]:
-        if not self._format.continues:
+        if not self.continues:
             return (line.at, True) if line.at is not None else (self._undated_at, False)
         self.pass_over(text)
         if line.at is not None:
             return line.at, True
-        before = self._memory.get("stamp")
-        at = self._reader.moment(before) if before else None
+        at = self._reader.moment(self._dated_line) if self._behind < CONTINUED_LINES else None
         return (at, True) if at is not None else (self._undated_at, False)
 
     def state(self) -> Json:
         """What must be kept to go on with the next line later, as JSON."""
+        if self.continues:
+            self._memory.keep("dated line", "", self._dated_line)
+            self._memory.keep("behind", "", str(self._behind))
         return self._memory.as_json()
 
 

@@ -35,6 +35,9 @@ _PROGRAM = compiled(r"\s*(?:[\w.:@/-]{1,255} )?([A-Za-z][\w./@()-]{0,63})(?:\[(\
 _LOGFMT = compiled(r'(?:^|\s)(level|timestamp|time|component|name|namespace|msg)=("[^"]{0,4000}"|\S{1,4000})')
 _AUDIT = compiled(r"(?:node=\S{1,255} )?type=\w{1,40} msg=audit\((\d{1,12})\.(\d{1,9}):\d{1,12}\)\s{0,3}:")
 _SYSTEM_TIME = compiled(r"<TimeCreated SystemTime=['\"]([^'\"]{1,40})['\"]")
+DATED = compiled("|".join(f"(?:{stamp.pattern})" for stamp in (_ISO, _SYSLOG, _LONG)))
+"""Begins a line that begins with a date."""
+
 _JSON_STAMPS = ("timestamp", "@timestamp", "createdTime", "time", "ts")
 _JSON_TEXTS = ("MESSAGE", "msg", "message", "fullFormattedMessage")
 
@@ -98,10 +101,6 @@ class LineReader:
     def moment(self, text: str) -> datetime | None:
         """When the line was written."""
         return self.read(text).at
-
-    def begins_with_a_stamp(self, text: str) -> bool:
-        """Whether a line begins with a date, without taking note of it."""
-        return any(pattern.match(text) for pattern in (_ISO, _SYSLOG, _LONG))
 
     def stamp(self, text: str) -> datetime | None:
         """The moment of an ISO 8601 stamp."""

@@ -141,6 +141,8 @@ PLUGIN = XendLog()
 class XendParser:
     """What is known half way through one log."""
 
+    continues = False
+
     def __init__(self, timezone: str, written_after: datetime | None) -> None:
         self._clock = WallClock(timezone, written_after)
         self._names: OrderedDict[int, str] = OrderedDict()
