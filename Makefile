@@ -5,7 +5,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 UV_LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
 
-.PHONY: help setup check test test-faults bench test-nfs test-nfs-short agent demo lock
+.PHONY: help setup check test test-faults bench bench-detect test-nfs test-nfs-short agent demo lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,8 +29,12 @@ test-faults: setup agent ## stop the agent at every system call on ext4, xfs, bt
 	FAULTS=$(or $(FAULTS),full) $(PY) -m pytest tests/faults -n $(WORKERS) --dist load -p no:randomly -q
 
 BENCH_SCALE ?= 1
-bench: setup ## recreate and check-locks beside cp, rsync, dd, lsof: half an hour, as root; BENCH_SCALE=0.01 for a look
+bench: setup ## recreate, check-locks and detection beside the usual tools: 45 minutes, as root; BENCH_SCALE=0.01 for a look
 	$(PY) -m bench --scale $(BENCH_SCALE) $(BENCH)
+	$(PY) -m bench.detect --scale $(BENCH_SCALE)
+
+bench-detect: setup ## only detection: ten minutes, no root; BENCH='--section speed' for a part
+	$(PY) -m bench.detect --scale $(BENCH_SCALE) $(BENCH)
 
 # The NFS lab: a folder of scripts that is not part of the project, relative to here; its tests are skipped without it.
 UNLATCH_NFS_LAB ?= ../shared/lab

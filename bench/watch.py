@@ -275,6 +275,7 @@ class Measurement:
         with contextlib.suppress(asyncio.CancelledError):
             await waiting
         self.found[f"{self.count} crashes at once, until the last is heard"] = f"{seconds:.2f} s, {bells} bells"
+        self.found["crashes heard per second then"] = round(self.count / seconds)
 
 
 async def measure(directory: Path, count: int, crashes: int, quiet_s: float, poll_s: float) -> dict[str, object]:

@@ -1,0 +1,55 @@
+"""What the benchmark of detection does besides measuring: it counts, and refuses to time what is wrong."""
+
+from __future__ import annotations
+
+import io
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from bench import killed_reader, log_speed
+from unlatch.crash_logs import parse_log
+from unlatch.discovery import crash_sources
+
+
+def test_no_crash_is_lost_or_doubled_through_kills(tmp_path: Path) -> None:
+    """It should keep every crash and every restart once, though the reader is killed and the logs are rotated."""
+    told = killed_reader.run(tmp_path, 400, hypervisors=3, a_life=50)
+    assert (told.lost, told.doubled, told.unended) == (0, 0, 0)
+    assert told.kills > 3
+
+
+def test_what_is_lost_or_doubled_is_counted(tmp_path: Path) -> None:
+    """It should notice a crash that the reader never saw."""
+    place = killed_reader.site(tmp_path, 1)
+    log = tmp_path / "hv00.log"
+    place.write(log, killed_reader.crash_of(0) + killed_reader.crash_of(1))
+    place.read()
+    told = killed_reader.counted(place, 4, 0, 0.0)
+    assert (told.lost, told.doubled, told.unended) == (2, 0, 1)
+
+
+def test_generated_log(tmp_path: Path) -> None:
+    """It should be of its size, have the crashes that it names, and be searched by grep for the same words."""
+    log = log_speed.write_log(tmp_path, 12_000_000)
+    data = log.path.read_bytes()
+    assert abs(len(data) - 12_000_000) < 300
+    assert len(list(parse_log(io.BytesIO(data), "auto", "UTC", "hv01", crash_sources()))) == log.crashes > 0
+    hints = {hint.encode() for source in crash_sources().values() for hint in source.hints}
+    ours = sum(any(hint in line for hint in hints) for line in data.split(b"\n"))
+    argv = ["grep", "-E", "-c", "-f", str(log.words), str(log.path)]
+    assert int(subprocess.run(argv, check=True, capture_output=True, text=True).stdout) == ours
+
+
+def test_a_wrong_answer_is_not_timed(tmp_path: Path) -> None:
+    """It should refuse the time of a run that found another number of crashes."""
+    log = log_speed.write_log(tmp_path, 100_000)
+    with pytest.raises(RuntimeError, match=re.escape("0 events instead of 7")):
+        log_speed.beside_grep(log._replace(crashes=7), 1)
+
+
+def test_latencies() -> None:
+    """It should get an event for each death that is written into the pipe."""
+    assert len(log_speed.latencies_s(5)) == 5
