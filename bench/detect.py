@@ -1,7 +1,8 @@
 """Measure detection: ``python -m bench.detect``. No root, only this machine. See docs/bench.md.
 
 Sections: `speed` (parse-log beside grep), `latency` (a line into a pipe, until its event comes out), `watch` (many
-simulated hypervisors in one event loop), `killed` (10,000 crashes through kill -9 of the reader).
+simulated hypervisors in one event loop), `killed` (10,000 crashes through kill -9 of the reader), `first_task` (a line,
+until the first task runs in a real Airflow, beside ansible-rulebook where that is installed).
 """
 
 from __future__ import annotations
@@ -9,13 +10,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from bench import first_task as first_tasks
 from bench import killed_reader, log_speed
 from bench.watch import percentiles
 
@@ -63,20 +64,28 @@ def killed(options: argparse.Namespace) -> dict[str, object]:
     return told._asdict()
 
 
+def first_task(options: argparse.Namespace) -> dict[str, object]:
+    """Line to first task, in a real Airflow; beside Event-Driven Ansible where that is installed."""
+    count = max(3, int(10 * options.scale))
+    found: dict[str, object] = {}
+    with tempfile.TemporaryDirectory(prefix="unlatch-bench-") as directory:
+        found["unlatch, line to first task"] = first_tasks.median_words(first_tasks.unlatch_s(Path(directory), count))
+    if missing := first_tasks.rulebook_missing():
+        found["ansible-rulebook"] = f"not measured: {missing} is not installed here"
+        return found
+    with tempfile.TemporaryDirectory(prefix="unlatch-bench-") as directory:
+        seconds = first_tasks.rulebook_s(Path(directory), count)
+        found["ansible-rulebook, line to first task"] = first_tasks.median_words(seconds)
+    return found
+
+
 SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, object]]] = {
     "speed": speed,
     "latency": latency,
     "watch": watch,
     "killed": killed,
+    "first_task": first_task,
 }
-
-
-def others_here() -> str:
-    """Say why nothing is measured beside Event-Driven Ansible, or that it could be."""
-    missing = [name for name in ("java", "ansible-rulebook", "ansible-playbook") if shutil.which(name) is None]
-    if missing:
-        return f"event to first task beside ansible-rulebook: not measured, {', '.join(missing)} not installed here"
-    return "event to first task beside ansible-rulebook: all of it is here; see docs/bench.md for how it is measured"
 
 
 def main() -> int:
@@ -99,7 +108,6 @@ def main() -> int:
             print(f"| {row} | {value} |", flush=True)
         found[name] = rows
         options.output.write_text(json.dumps(found, indent=1) + "\n")
-    print(others_here())
     return 0
 
 

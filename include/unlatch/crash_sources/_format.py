@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from pathlib import PurePosixPath
@@ -158,6 +159,7 @@ class FormatParser:
         self._memory = memory
         self._dated_line = memory.get("dated line") or ""
         self._behind = int(memory.get("behind") or 0)
+        self._passed: deque[str] = deque(maxlen=CONTINUED_LINES)  # each has a line at least
 
     def __call__(self, text: str) -> tuple[DomainFact, ...]:
         """The statements of one line; never raises."""
@@ -197,25 +199,30 @@ class FormatParser:
 
     def pass_over(self, text: str) -> None:
         """Go on behind these whole lines, which contain none of the words: the next may belong to one of them."""
-        if not self.continues:
-            return
-        end = len(text)
-        for behind in range(CONTINUED_LINES):
-            begin = text.rfind("\n", 0, end) + 1
-            head = text[begin : min(end, begin + _STAMP_CHARS)].strip()
-            if DATED.match(head):
-                self._dated_line, self._behind = head, behind
-                return
-            if begin == 0:
-                self._behind += behind + 1
-                return
-            end = begin - 1
-        self._behind = CONTINUED_LINES
+        if self.continues:
+            self._passed.append(text)
+
+    def _look_back(self) -> None:
+        """Find the last line with a stamp in what was passed over, and how many lines ago it was."""
+        behind = 0
+        for text in reversed(self._passed):
+            end = len(text)
+            while end >= 0 and behind < CONTINUED_LINES:
+                begin = text.rfind("\n", 0, end) + 1
+                head = text[begin : min(end, begin + _STAMP_CHARS)].strip()
+                if DATED.match(head):
+                    self._dated_line, self._behind = head, behind
+                    self._passed.clear()
+                    return
+                behind, end = behind + 1, begin - 1
+        self._behind += behind
+        self._passed.clear()
 
     def _at(self, line: Line, text: str) -> tuple[datetime | None, bool]:
         if not self.continues:
             return (line.at, True) if line.at is not None else (self._undated_at, False)
         self.pass_over(text)
+        self._look_back()
         if line.at is not None:
             return line.at, True
         at = self._reader.moment(self._dated_line) if self._behind < CONTINUED_LINES else None
@@ -224,6 +231,7 @@ class FormatParser:
     def state(self) -> Json:
         """What must be kept to go on with the next line later, as JSON."""
         if self.continues:
+            self._look_back()
             self._memory.keep("dated line", "", self._dated_line)
             self._memory.keep("behind", "", str(self._behind))
         return self._memory.as_json()
