@@ -11,6 +11,7 @@ import shutil
 import signal
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -106,10 +107,13 @@ def _one_incident(airflow: Standalone, store: SqlStore, log: Path, number: int) 
         opened.write(CRASH.format(at=at, name=name))
     written = time.time()
     incident = incident_id(at.replace(microsecond=0), name)
-    told = _until("the first entry in the audit", lambda: store.audit_rows(incident=incident))
-    begun = next(row.at for row in told if row.step == "detect_crash")
+    begun = _until("the first entry in the audit", lambda: _first_entry(store, incident))
     _until("the run ends", lambda: airflow.run_state("remediate_guest", incident) in {"success", "failed"} or None)
     return begun.timestamp() - written
+
+
+def _first_entry(store: SqlStore, incident: str) -> datetime | None:
+    return next((row.at for row in store.audit_rows(incident=incident) if row.step == "detect_crash"), None)
 
 
 def _watch_waits(airflow: Standalone) -> bool:
@@ -130,7 +134,7 @@ def rulebook_s(directory: Path, count: int) -> list[float]:
     for name, text in {
         "rules.yml": RULEBOOK.format(log=log, playbook=directory / "play.yml"),
         "play.yml": PLAYBOOK.format(done=done),
-        "hosts": "localhost ansible_connection=local\n",
+        "hosts": f"localhost ansible_connection=local ansible_python_interpreter={sys.executable}\n",
         "crash_lines.py": SOURCE,
     }.items():
         (directory / name).write_text(text)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from bench import killed_reader, log_speed
+from bench import first_task, killed_reader, log_speed
+from unlatch import inventory
 from unlatch.crash_logs import parse_log
 from unlatch.discovery import crash_sources
 
@@ -53,3 +57,32 @@ def test_a_wrong_answer_is_not_timed(tmp_path: Path) -> None:
 def test_latencies() -> None:
     """It should get an event for each death that is written into the pipe."""
     assert len(log_speed.latencies_s(5)) == 5
+
+
+def test_both_are_given_the_same(tmp_path: Path) -> None:
+    """It should give Unlatch a correct inventory, and Event-Driven Ansible a rulebook whose source hears crashes."""
+    (tmp_path / "inventory.yaml").write_text(first_task.INVENTORY.format(log=tmp_path / "xend.log"))
+    known = inventory.load(tmp_path / "inventory.yaml")
+    assert known.hypervisors["hv01"].logs[0].local
+    (rules,) = yaml.safe_load(first_task.RULEBOOK.format(log="/x", playbook="/y"))
+    (play,) = yaml.safe_load(first_task.PLAYBOOK.format(done="/z"))
+    assert rules["sources"] == [{"crash_lines": {"path": "/x"}}]
+    assert play["tasks"][0]["ansible.builtin.copy"]["dest"] == "/z"
+
+    source: dict[str, Any] = {}
+    exec(compile(first_task.SOURCE, "crash_lines", "exec"), source)
+    log = tmp_path / "crashes.log"
+    log.touch()
+
+    async def heard() -> dict[str, str]:
+        queue: asyncio.Queue[dict[str, str]] = asyncio.Queue()
+        listening = asyncio.create_task(source["main"](queue, {"path": str(log)}))
+        await asyncio.sleep(0)
+        assert log.with_suffix(".log.watched").exists()
+        log.write_text(first_task.CRASH.format(at=killed_reader.BEGIN, name="db1"))
+        try:
+            return await asyncio.wait_for(queue.get(), 30)
+        finally:
+            listening.cancel()
+
+    assert asyncio.run(heard()) == {"domain": "db1"}
