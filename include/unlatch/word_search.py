@@ -16,7 +16,7 @@ _AT_ONCE = 48
 
 
 class AnyOf:
-    """Says of texts whether any of some words is in them."""
+    """Says of texts whether any of some words is in them. A text must be one that UTF-8 can write."""
 
     def __init__(self, words: Iterable[str]) -> None:
         """Take the words, as they stand in the texts; without any the answer is always no."""
