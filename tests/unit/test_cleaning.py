@@ -418,3 +418,11 @@ def test_repair_that_begins_during_the_clean_up_keeps_its_lease(morning: Morning
     morning.world.after("agent.kept", a_person_clears_the_run)
     morning.clean_up()
     assert store.lease_owner("instance:voms") == morning.run.incident
+
+
+def test_global_stop_between_the_look_and_the_deletion(morning: Morning) -> None:
+    """It should delete nothing when a person sets the stop while everything is looked at once more."""
+    morning.comes().nas_drops_locks()
+    morning.world.after("agent.purge", lambda: setattr(morning.world, "stop", True))  # of the look, which is a dry run
+    refused(morning.clean_up)
+    assert morning.originals() == 3

@@ -6,16 +6,20 @@ import dataclasses
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import PurePosixPath
+from types import SimpleNamespace
 
 import pytest
 
 from tests.unit.fakes import World
 from tests.unit.lanes import NAMES, Run, refused
 from tests.unit.world_parts import DIED_AT, Killed, instance
-from unlatch.assessment import write_permit
+from unlatch.assessment import PERMIT_LIFE_S, collect_evidence, write_permit
+from unlatch.decisions import wanted_checks
 from unlatch.errors import CheckFailedError, TransientError
 from unlatch.lifecycle import IncidentState
+from unlatch.looking import Look
 from unlatch.models import Answer, LockKind, Policy, Storm, Verdict, VerdictKind
+from unlatch.ports import Scene
 
 DATADIR = PurePosixPath("/ORA/dbs03/voms")
 LOCKED = {DATADIR / "ibdata1", DATADIR / "aria_log_control"}
@@ -358,3 +362,52 @@ def test_guest_that_was_never_down_keeps_its_databases(world: World) -> None:
     assert "was never down" in refused(run.lane).what
     assert world.touched() == []
     assert run.row("hold_service").phase == "refused"
+
+
+def test_late_writer_before_the_start_keeps_it_from_starting(world: World) -> None:
+    """It should look at the originals before it starts anything, not only after it."""
+    run = Run(world)
+    run.open()
+    run.lane(end="recreate_files")
+    next(iter(world.journal.values())).source.mtime_ns += 1
+    with pytest.raises(CheckFailedError, match="LATE WRITER on voms"):
+        run.step("restart_database")
+    assert world.units["voms"].starts == 0
+
+
+def test_sign_of_life_before_the_start_keeps_it_from_starting(world: World) -> None:
+    """It should look again before the start when what it knows is too old."""
+    run = Run(world)
+    run.open()
+    run.lane(end="recreate_files")
+    world.clock.pause(world.evidence_life_s + 1)
+    world.answers["port"] = Answer.ALIVE
+    assert "verdict alive" in refused(lambda: run.step("restart_database")).what
+    assert world.units["voms"].starts == 0
+
+
+def test_evidence_that_expires_during_the_swap_is_collected_before_it(world: World) -> None:
+    """It should not begin a swap on evidence that would be too old before the permit is."""
+    run = Run(world)
+    run.open()
+    run.lane(end="clear_locks")
+    found = Verdict.from_dict(run.row("verdict").result["verdict"])
+    world.clock.pause((found.expires_at - world.clock.now()).total_seconds() - PERMIT_LIFE_S / 2)
+    world.calls.clear()
+    run.step("recreate_files")
+    wanted = wanted_checks(world.instances["voms"], world.volume)
+    assert [call.name for call in world.calls].count("checks.collect") == len(wanted)
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_what_the_checks_are_told(world: World, *, dry_run: bool) -> None:
+    """It should say whether the service is held, and no time of death that only a person has said."""
+    run = Run(world, dry_run=dry_run)
+    run.open()
+    seen: list[Scene] = []
+    port = world.checks["port"]
+    world.checks["port"] = SimpleNamespace(collect=lambda scene: seen.append(scene) or port.collect(scene))  # type: ignore[assignment, func-returns-value]
+    case = dataclasses.replace(world.case(run.incident, "voms", dry_run=dry_run), event=None)
+    collect_evidence(case, world.ports, Look.begin(world.ports))
+    assert world.store.incident(run.incident).died_at is not None
+    assert [(scene.held, scene.died_at) for scene in seen] == [(not dry_run, None)]

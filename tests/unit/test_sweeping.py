@@ -15,9 +15,12 @@ from unlatch.errors import TransientError
 from unlatch.models import (
     Answer,
     LiveLock,
+    OpenerScan,
     Reach,
+    Unchecked,
 )
 from unlatch.ports import Neighbour, PeerHost
+from unlatch.start_right import no_starts
 
 DATADIR = PurePosixPath("/ORA/dbs03/voms")
 
@@ -189,3 +192,70 @@ def test_live_lock_of_this_guest_forbids_clearing_the_volume(world: World) -> No
     run.all()
     assert ("clear", "not_possible") in tried(run)
     assert "mariadbd (pid 99) on dbvrtg4037 would lose its locks" in world.tickets.text
+
+
+def test_live_lock_that_was_taken_since_the_plan(world: World) -> None:
+    """It should look again right before it clears a volume: a process of the guest may hold a lock by now."""
+    world.peers = ()
+    world.clearer = Clearer(world, reaches=Reach.VOLUME)
+    run = Run(world)
+    run.open()
+    run.lane(end="verdict")
+    world.live_locks = (LiveLock(99, 5, "/ORA/dbs03", "mariadbd", "nas"),)
+    run.lane(start="clear_locks")
+    assert tried(run)[0] == ("clear", "refused")
+    assert "nas.clear" not in world.touched()
+
+
+def test_neighbour_that_could_not_be_looked_at_is_spared(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It should not notify when nobody can tell whether another database of the guest runs."""
+    alvmysql = instance("alvmysql")
+    world.neighbours = (Neighbour(alvmysql, takes_locks=True),)
+    openers = world.agent.openers
+    hidden = OpenerScan((), (Unchecked(7, "Permission denied"),))
+    monkeypatch.setattr(world.agent, "openers", lambda of, names: hidden if of is alvmysql else openers(of, names))
+    run = Run(world, instances=("voms",))
+    run.all()
+    assert tried(run) == [("notify", "not_possible")]
+    assert "whether alvmysql runs could not be looked at: Permission denied" in world.tickets.text
+    assert "agent.notify" not in world.touched()
+
+
+@pytest.mark.parametrize(
+    ("reach", "kept"),
+    [
+        (Reach.FILES, {"voms"}),
+        (Reach.CLIENT, {"voms", "beside"}),
+        (Reach.VOLUME, {"voms", "beside", "elsewhere"}),
+    ],
+)
+def test_rights_that_a_sweep_keeps(world: World, reach: Reach, kept: set[str]) -> None:
+    """It should keep those from starting whose locks it could hit, on its guest or on the volume, and no others."""
+    near = (instance("beside"), instance("elsewhere", guest="dbvrtg4038"))
+    world.neighbours = tuple(Neighbour(one, takes_locks=True) for one in near)
+    run = Run(world)
+    run.open()
+    with no_starts(world.case(run.incident, "voms"), world.ports, reach):
+        taken = {name for name in ("voms", "beside", "elsewhere") if world.store.lease_owner(f"start:{name}")}
+    assert taken == kept
+    assert not any(world.store.lease_owner(f"start:{name}") for name in kept)
+
+
+def test_rights_are_taken_all_or_none(world: World) -> None:
+    """It should keep none of the rights while it waits for another one, or two sweeps could wait for each other."""
+    world.neighbours = (Neighbour(instance("zz"), takes_locks=True),)
+    run = Run(world)
+    run.open()
+    world.store.real.take_lease("start:zz", "another")
+    seen: list[str | None] = []
+    pause = world.clock.pause
+
+    def noted(seconds: float) -> None:
+        seen.append(world.store.lease_owner("start:voms"))
+        pause(seconds)
+
+    world.clock.pause = noted  # type: ignore[method-assign]
+    case = world.case(run.incident, "voms")
+    with pytest.raises(TransientError, match="taken by another"), no_starts(case, world.ports, Reach.CLIENT):
+        pass
+    assert set(seen) == {None}
