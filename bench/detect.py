@@ -69,7 +69,9 @@ def first_task(options: argparse.Namespace) -> dict[str, object]:
     count = max(3, int(10 * options.scale))
     found: dict[str, object] = {}
     with tempfile.TemporaryDirectory(prefix="unlatch-bench-") as directory:
-        found["unlatch, line to first task"] = first_tasks.median_words(first_tasks.unlatch_s(Path(directory), count))
+        to_run, to_task = zip(*first_tasks.unlatch_s(Path(directory), count), strict=True)
+        found["unlatch, line to run of remediate_guest"] = first_tasks.median_words(to_run)
+        found["unlatch, line to first task"] = first_tasks.median_words(to_task)
     if missing := first_tasks.rulebook_missing():
         found["ansible-rulebook"] = f"not measured: {missing} is not installed here"
         return found

@@ -13,7 +13,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -85,8 +85,8 @@ def _until(what: str, look: Callable[[], _T | None], limit_s: float = _LIMIT_S) 
     raise RuntimeError(f"{what}: not within {limit_s:.0f} s")
 
 
-def unlatch_s(directory: Path, count: int) -> list[float]:
-    """From the line to the first entry in the audit, for so many crashes one after the other, in seconds."""
+def unlatch_s(directory: Path, count: int) -> list[tuple[float, float]]:
+    """From the line to the run, and to the first entry in the audit, in seconds, crash after crash."""
     log, home = directory / "xend.log", directory / "airflow"
     log.touch()
     inventory = directory / "inventory.yaml"
@@ -100,7 +100,7 @@ def unlatch_s(directory: Path, count: int) -> list[float]:
         airflow.stop()
 
 
-def _one_incident(airflow: Standalone, store: SqlStore, log: Path, number: int) -> float:
+def _one_incident(airflow: Standalone, store: SqlStore, log: Path, number: int) -> tuple[float, float]:
     _until("the watch waits", lambda: _watch_waits(airflow))
     name, at = f"99_bench{number}", datetime.now(UTC)
     with log.open("a") as opened:
@@ -109,7 +109,8 @@ def _one_incident(airflow: Standalone, store: SqlStore, log: Path, number: int) 
     incident = incident_id(at.replace(microsecond=0), name)
     begun = _until("the first entry in the audit", lambda: _first_entry(store, incident))
     _until("the run ends", lambda: airflow.run_state("remediate_guest", incident) in {"success", "failed"} or None)
-    return begun.timestamp() - written
+    run = airflow.call("GET", f"/dags/remediate_guest/dagRuns/{incident}")
+    return datetime.fromisoformat(run["queued_at"]).timestamp() - written, begun.timestamp() - written
 
 
 def _first_entry(store: SqlStore, incident: str) -> datetime | None:
@@ -173,6 +174,6 @@ def _one_event(log: Path, done: Path, number: int) -> float:
     return seconds
 
 
-def median_words(seconds: list[float]) -> str:
+def median_words(seconds: Sequence[float]) -> str:
     """Median, and from where to where."""
     return f"median {statistics.median(seconds):.2f} s ({min(seconds):.2f} to {max(seconds):.2f}), {len(seconds)} times"

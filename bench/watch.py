@@ -50,16 +50,15 @@ class Hypervisors:
         self.changed.pop(str(path), asyncio.Event()).set()
 
     async def answer(self, process: asyncssh.SSHServerProcess[bytes]) -> None:
-        """Run a command as sshd would; the waiting one without its two processes per look, which are not measured."""
+        """Answer a command as its shell would, without the processes that hundreds of machines run for themselves."""
         argv = shlex.split(str(process.command))
         output, code = b"", 0
         if argv[3] == "unlatch-wait":
             await self._wait(int(argv[4]), dict(zip(argv[6::2], argv[7::2], strict=True)))
+        elif argv[3] == "unlatch-log":
+            output = _news(Path(argv[4]), int(argv[6]))
         else:
-            ran = await asyncio.create_subprocess_exec(
-                *argv, stdout=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
-            )
-            output, code = (await ran.communicate())[0], ran.returncode or 0
+            code = 127
         with contextlib.suppress(OSError):  # nobody listens any more: asyncssh would end the whole connection for that
             process.stdout.write(output)
             process.exit(code)
@@ -73,6 +72,17 @@ class Hypervisors:
                 async with asyncio.timeout(looks * self.poll_s):
                     await event.wait()
                 await asyncio.sleep(random.random() * self.poll_s)  # noqa: S311  # when the next look would have been
+
+
+def _news(path: Path, offset: int) -> bytes:
+    """Return what the reading command prints of a file that was not rotated."""
+    text, begin = path.read_bytes(), b"UNLATCH-LOG-1\n"
+    if len(text) == offset:
+        return begin + b"U\n"
+    head = text[:HEAD_BYTES]
+    total = hashlib.sha256(head).hexdigest()
+    segment = f"S {path.stat().st_ino} {len(text)} {offset} {len(text) - offset} {len(head)} {total}\n"
+    return begin + segment.encode() + text[offset:] + f"\nE {total}\n".encode()
 
 
 def log_of(directory: Path, number: int) -> Path:
