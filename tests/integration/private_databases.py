@@ -36,12 +36,13 @@ def missing() -> str | None:
 
 @dataclass
 class PrivateServer:
-    """One server process."""
+    """One server process; `is_ready` is a command that succeeds once it does more than listen."""
 
     argv: Sequence[str]
     user: str
     port: int
     log: Path
+    is_ready: Sequence[str] = ("true",)
     server: subprocess.Popen[bytes] | None = None
 
     def launch(self) -> subprocess.Popen[bytes]:
@@ -65,7 +66,9 @@ class PrivateServer:
                 assert server.poll() is None, self.log.read_text()
                 time.sleep(0.05)
             else:
-                return
+                if subprocess.run(self.is_ready, check=False, cwd="/").returncode == 0:
+                    return
+                time.sleep(0.05)
 
     def stop(self) -> None:
         """End it the hard way."""
@@ -115,4 +118,5 @@ def postgresql(directory: Path, setup: str) -> PrivateServer:
         done = subprocess.run([*as_postgres, *single], input=line, text=True, check=True, capture_output=True, cwd="/")
         assert "ERROR" not in done.stderr, done.stderr
     argv = [f"{programs}/postgres", "-D", str(data), "-p", str(port), "-h", "127.0.0.1", "-k", str(directory), "-F"]
-    return PrivateServer(argv, "postgres", port, directory / "log")
+    is_ready = [f"{programs}/pg_isready", "-q", "-h", "127.0.0.1", "-p", str(port)]
+    return PrivateServer(argv, "postgres", port, directory / "log", is_ready=is_ready)
