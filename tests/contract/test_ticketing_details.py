@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from tests.contract.ticketing import ggus as ggus_samples
+from tests.contract.ticketing import request_tracker as rt_samples
 from tests.contract.ticketing import servicenow as servicenow_samples
 from unlatch.errors import CheckFailedError, ConfigError
 from unlatch.ticketing.ggus import Ggus
+from unlatch.ticketing.request_tracker import RequestTracker
 from unlatch.ticketing.servicenow import ServiceNow
 
 INCIDENT = "inc-20141018-035452-dbvrtg4037"
@@ -27,6 +29,12 @@ def instance(tmp_path: Path) -> Iterator[servicenow_samples.Instance]:
 @pytest.fixture
 def zammad(tmp_path: Path) -> Iterator[ggus_samples.Zammad]:
     with ggus_samples.running(tmp_path) as server:
+        yield server
+
+
+@pytest.fixture
+def tracker(tmp_path: Path) -> Iterator[rt_samples.RequestTracker]:
+    with rt_samples.running(tmp_path) as server:
         yield server
 
 
@@ -182,3 +190,110 @@ class TestGgus:
         tickets.attach(tickets.open(INCIDENT, "t", "b"), "post-mortem.md", b"# 13 hours", "text/markdown")
         (file,) = zammad.articles[1]["attachments"]
         assert file == {"filename": "post-mortem.md", "data": "IyAxMyBob3Vycw==", "mime-type": "text/markdown"}
+
+
+class TestRequestTracker:
+    """Refusals that are told with a 200, comments that are hidden, and links that find a ticket again."""
+
+    def test_what_a_ticket_carries(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should refer to the incident, have the site's own fields and a title that fits, and mail no requestor."""
+        _made(RequestTracker, rt_samples, tmp_path).open(INCIDENT, "t" * 300, "body")
+        (row,) = tracker.ticket_rows
+        assert (row["Queue"], row["Priority"], len(row["Subject"])) == ("DBoD", "50", 200)
+        assert row["RefersTo"] == [f"urn:unlatch:{INCIDENT}"]
+        assert "Requestor" not in row
+
+    def test_an_incident_that_is_no_plain_word_is_no_query(
+        self, tracker: rt_samples.RequestTracker, tmp_path: Path
+    ) -> None:
+        """It should ask for a fingerprint instead of words that TicketSQL would read."""
+        tickets = _made(RequestTracker, rt_samples, tmp_path)
+        assert tickets.open("x' OR id > 0 OR Subject = 'y", "t", "b") == "1"
+        assert tickets.open("x' OR id > 0 OR Subject = 'z", "t", "b") == "2"
+        assert all(len(row["RefersTo"][0]) == len("urn:unlatch:") + 24 for row in tracker.ticket_rows)
+
+    def test_the_statuses_of_a_plain_rt(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should use what every RT has when the connection names no states."""
+        tickets = _made(RequestTracker, rt_samples, tmp_path, states={})
+        reference = tickets.open(INCIDENT, "title", "body")
+        seen = [tracker.ticket_rows[0]["Status"]]
+        for state in ("in progress", "waiting", "resolved", "closed", "open"):
+            tickets.set_state(reference, state)
+            seen.append(tracker.ticket_rows[0]["Status"])
+        assert seen == ["new", "open", "stalled", "resolved", "resolved", "new"]
+
+    @pytest.mark.parametrize("given", ["1", "#1", "RT:1", "rt-1", "RT #1 "])
+    def test_a_number_may_be_written_in_many_ways(
+        self, tracker: rt_samples.RequestTracker, tmp_path: Path, given: str
+    ) -> None:
+        """It should find the ticket that a person means, and let it refer to the incident."""
+        tracker.add(Subject="databases down")
+        tickets = _made(RequestTracker, rt_samples, tmp_path)
+        assert tickets.open(INCIDENT, "t", "b", given) == "1"
+        assert tickets.open(INCIDENT, "t", "b") == "1"
+        assert tracker.ticket_rows[0]["RefersTo"] == [f"urn:unlatch:{INCIDENT}"]
+
+    def test_a_status_that_is_refused_with_a_200_is_told(
+        self, tracker: rt_samples.RequestTracker, tmp_path: Path
+    ) -> None:
+        """It should look at the ticket instead of the code, and repeat RT's words."""
+        tickets = _made(RequestTracker, rt_samples, tmp_path, states={"waiting": "napping"})
+        reference = tickets.open(INCIDENT, "title", "body")
+        with pytest.raises(ConfigError, match="Status 'napping' isn't a valid status"):
+            tickets.set_state(reference, "waiting")
+        tracker.may = lambda right: right != "ModifyTicket"
+        with pytest.raises(ConfigError, match="Permission Denied") as refused:
+            tickets.set_state(reference, "closed")
+        assert "ModifyTicket" in refused.value.next_step
+
+    def test_comments_that_are_hidden_are_not_posted_again(
+        self, tracker: rt_samples.RequestTracker, tmp_path: Path
+    ) -> None:
+        """It should post one comment at most that it cannot see, say which right is missing, and go on with it."""
+        tickets = _made(RequestTracker, rt_samples, tmp_path)
+        reference = tickets.open(INCIDENT, "title", "body")
+        tracker.shows = lambda row: row.get("Type") != "Comment"
+        for marker in ("a", "a", "b"):
+            with pytest.raises(ConfigError, match="shows no comment") as hidden:
+                tickets.comment(reference, marker, f"text of {marker}")
+            assert "ShowTicketComments" in hidden.value.next_step
+        assert rt_samples.comments(reference) == ["text of a"]
+        tracker.shows = lambda _: True
+        for marker in ("a", "b"):
+            tickets.comment(reference, marker, f"text of {marker}")
+        assert rt_samples.comments(reference) == ["text of a", "text of b"]
+
+    def test_a_login_may_stand_for_the_token(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should send login and password when the connection has a login, else the token."""
+        for login, scheme in (("unlatch", "Basic"), ("", "token")):
+            settings = rt_samples.settings(tmp_path, login=login)
+            RequestTracker(settings).check()
+            assert tracker.requests[-1].headers["Authorization"].split()[0] == scheme
+
+    def test_rt_may_have_a_path(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should ask and link below the path that the connection names."""
+        tickets = _made(RequestTracker, rt_samples, tmp_path, path="rt/")
+        assert tickets.link("7") == f"{tracker.url}/rt/Ticket/Display.html?id=7"
+        with pytest.raises(ConfigError, match="404"):
+            tickets.check()
+        assert tracker.requests[-1].path == "/rt/REST/2.0/queues"
+
+    def test_what_the_connection_lacks_is_told(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should say that the queue is missing, before a ticket is made."""
+        with pytest.raises(ConfigError, match="names no queue"):
+            _made(RequestTracker, rt_samples, tmp_path, queue="").open(INCIDENT, "title", "body")
+        assert tracker.ticket_rows == []
+
+    def test_a_queue_that_takes_no_tickets_is_told(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should tell the drill that the user may not open tickets there."""
+        tracker.may = lambda right: right != "CreateTicket"
+        with pytest.raises(ConfigError, match="open no ticket") as refused:
+            _made(RequestTracker, rt_samples, tmp_path).check()
+        assert "CreateTicket" in refused.value.next_step
+
+    def test_an_attachment_is_a_comment(self, tracker: rt_samples.RequestTracker, tmp_path: Path) -> None:
+        """It should send the file in base64 with its type."""
+        tickets = _made(RequestTracker, rt_samples, tmp_path)
+        tickets.attach(tickets.open(INCIDENT, "t", "b"), "post-mortem.md", b"# 13 hours", "text/markdown")
+        (file,) = tracker.transactions[1]["files"]
+        assert file == {"FileName": "post-mortem.md", "FileType": "text/markdown", "FileContent": "IyAxMyBob3Vycw=="}

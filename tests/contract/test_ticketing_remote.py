@@ -198,7 +198,7 @@ class TestWhatIsWrong:
         site.server.forbidden = lambda asked: (asked.method == "GET") is (method == "GET")
         with pytest.raises(ConfigError) as refused:
             site.tickets().comment(reference, "a", "text")
-        assert any(word in refused.value.next_step for word in ("itil", "ticket.agent"))
+        assert any(word in refused.value.next_step for word in ("itil", "ticket.agent", "CommentOnTicket"))
 
     def test_a_name_that_is_not_there_is_told(self, site: Site) -> None:
         """It should not open a ticket that nobody gets, and say so ahead of time in the drill."""

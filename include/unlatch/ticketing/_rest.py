@@ -127,6 +127,7 @@ class Rest:
         auth: login and password for HTTP Basic authentication.
         words: takes the vendor's explanation out of an error's document.
         rights: what to do about a refusal.
+        refusals: the status codes of answers that refuse for want of a right.
         pause: how to wait.
     """
 
@@ -140,10 +141,11 @@ class Rest:
         pause: Callable[[float], None],
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
+        refusals: frozenset[int] = frozenset({403}),
     ) -> None:
         self.access = access
         self.where = f"{vendor} at {urlsplit(access.http.base_url).hostname}"
-        self._words_of, self._rights, self._pause = words, rights, pause
+        self._words_of, self._rights, self._refusals, self._pause = words, rights, refusals, pause
         self._until = time.monotonic() + _PATIENCE_S
         self._session = requests.Session()
         self._session.trust_env = False  # neither a proxy nor a .netrc of the worker has a say in who gets the secret
@@ -282,7 +284,7 @@ class Rest:
                 f"{self.where} refused the login of {self.access.conn_id}: {words}",
                 next_step=f"correct login and password (or the token) of {self.access.conn_id}.",
             )
-        if status == requests.codes.forbidden:
+        if status in self._refusals:
             raise ConfigError(f"{self.where} does not allow {method} {path}: {words}", next_step=self._rights)
         raise ConfigError(
             f"{self.where} answered {method} {path} with {status}: {words}",

@@ -35,7 +35,7 @@ class Asked(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """One answer."""
+    """One answer; a document of bytes is sent as it is."""
 
     status: int
     document: Any
@@ -156,7 +156,9 @@ def _handler_of(desk: HttpsDesk) -> type[BaseHTTPRequestHandler]:
             if isinstance(found, bytes):
                 found, content, kind = Answer(200, None), found, "text/html"
             else:
-                content, kind = json.dumps(found.document).encode(), "application/json;charset=UTF-8"
+                raw = isinstance(found.document, bytes)
+                content = found.document if raw else json.dumps(found.document).encode()
+                kind = "application/json;charset=UTF-8"
             self.send_response(found.status)
             for name, value in {"Content-Length": str(len(content)), "Content-Type": kind, **found.headers}.items():
                 self.send_header(name, value)
