@@ -5,7 +5,7 @@ PY := .venv/bin/python
 WORKERS ?= 2
 UV_LOCK := .venv/bin/uv pip compile --quiet --universal --python-version 3.11 --no-emit-index-url --no-header --generate-hashes
 
-.PHONY: help setup check test test-faults bench bench-detect test-nfs test-nfs-short agent demo lock
+.PHONY: help setup check test test-faults bench bench-detect test-nfs test-nfs-short test-rt agent demo lock
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,6 +45,10 @@ test-nfs: setup agent ## repairs on real NFS in virtual machines: an hour, as ro
 
 test-nfs-short: setup agent ## one repair and one refusal of those: under ten minutes
 	$(NFS) -m nfs_short
+
+test-rt: setup ## tickets in a real Request Tracker: installs request-tracker5 (root), runs it on loopback; K=name for some
+	@tools/setup.sh tools/apt-packages-rt.txt
+	UNLATCH_RT_TESTS=1 $(PY) -m pytest tests/rt -p no:randomly -k '$(K)'
 
 lock: setup ## write both lock files anew from pyproject.toml
 	$(UV_LOCK) --extra dev -o requirements.lock pyproject.toml

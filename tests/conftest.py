@@ -15,7 +15,13 @@ ROOT = Path(__file__).resolve().parent.parent
 
 _home = Path(tempfile.mkdtemp(prefix="unlatch-tests-"))
 for _name in [name for name in os.environ if name.startswith(("AIRFLOW_", "UNLATCH_"))]:
-    if _name not in {"UNLATCH_LAB_CACHE", "UNLATCH_NFS_LAB", "UNLATCH_NFS_TESTS", "UNLATCH_NFS_KEEP"}:
+    if _name not in {
+        "UNLATCH_LAB_CACHE",
+        "UNLATCH_NFS_LAB",
+        "UNLATCH_NFS_TESTS",
+        "UNLATCH_NFS_KEEP",
+        "UNLATCH_RT_TESTS",
+    }:
         del os.environ[_name]
 os.environ.update(
     {

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
 # Prepares a checkout: Debian packages that are missing, then .venv/ from requirements.lock.
 # Idempotent: a second run that finds everything in place takes well under a second.
+# Arguments: more lists of packages (tools/apt-packages-rt.txt), for targets that need more than most do. What stands
+# beside such a list as .debconf answers the questions of its packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+lists=(tools/apt-packages.txt "$@")
 
 fail() { printf 'setup: %s\n' "$*" >&2; exit 5; }
 
@@ -18,10 +21,10 @@ find_python() {
 
 missing_packages() {  # prints the package of each line whose command is absent
   local command package
-  while read -r command package; do
+  cat "${lists[@]}" | while read -r command package; do
     case $command in ''|'#'*) continue ;; esac
     if ! command -v "$command" >/dev/null 2>&1 && ! compgen -G "$command" >/dev/null; then echo "$package"; fi
-  done < tools/apt-packages.txt | sort -u
+  done | sort -u
 }
 
 install_packages() {  # PACKAGE...: through apt as root, without starting any service
@@ -33,7 +36,10 @@ install_packages() {  # PACKAGE...: through apt as root, without starting any se
     "${as_root[@]}" chmod 755 "$policy"; ours=1
   fi
   echo "setup: installing Debian packages: $*"
-  local rc=0
+  local rc=0 list
+  for list in "${lists[@]}"; do
+    if [ -e "${list%.txt}.debconf" ]; then "${as_root[@]}" debconf-set-selections "${list%.txt}.debconf"; fi
+  done
   { "${as_root[@]}" apt-get update -qq &&
     "${as_root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=300 install -y -qq --no-install-recommends "$@" >/dev/null; } || rc=$?
   [ "$ours" -eq 0 ] || "${as_root[@]}" rm -f "$policy"

@@ -176,7 +176,8 @@ def _handler_of(desk: HttpsDesk) -> type[BaseHTTPRequestHandler]:
 def settings_of(directory: Path, system: str, options: Json, **http: Any) -> TicketSettings:
     """The settings with which a worker reaches the server that has left its address in the directory."""
     server = json.loads((directory / "server.json").read_text())
-    values = {"base_url": server["url"], "login": LOGIN, "password": SECRET, "verify": server["authority"], **http}
+    login, secret = server.get("login", LOGIN), server.get("password", SECRET)
+    values = {"base_url": server["url"], "login": login, "password": secret, "verify": server["authority"], **http}
     access = TicketAccess(f"unlatch_ticket_{system}", HttpAccess(**values), options)
     return TicketSettings(directory / "tickets", now=lambda: AT, access=lambda: access)
 
