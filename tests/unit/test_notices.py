@@ -15,6 +15,7 @@ from unlatch import notices, service_hours
 from unlatch.deliveries import deliver
 from unlatch.errors import ConfigError, TransientError
 from unlatch.models import Answer, Policy, Receiver
+from unlatch.notifications import Sender
 from unlatch.ports import TICKET
 
 TOLD = list[tuple[str, str]]
@@ -30,6 +31,7 @@ class People:
         }
         self.told: TOLD = []
         self.error: Exception | None = None
+        self.senders: dict[str, Sender] = {"fake": self._send}
         notices.queue_new(world.store, world.store, self.policy, world.clock.now())  # from now on
 
     @property
@@ -51,7 +53,7 @@ class People:
         notices.queue_new(world.store, world.store, self.policy, world.clock.now())
         for channel, incident in world.store.lanes_due():
             if channel != TICKET:
-                post = notices.post_of(channel, world.store, self.receivers, {"fake": self._send})
+                post = notices.post_of(channel, world.store, self.receivers, self.senders)
                 deliver(channel, incident, world.incident_ports, post)
         return self.told[before:]
 

@@ -7,6 +7,7 @@ provider and its connection, so that no secret is in the inventory. What it rais
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 from unlatch.errors import ConfigError, TransientError, UnlatchError
 from unlatch.models import Receiver
 
+_TOO_MANY, _SERVER_ERROR = 429, 500
 Sender = Callable[[Receiver, str, str, str], None]
 """Receiver, title (one line), words (plain text), and a marker that is the same when it is told again."""
 
@@ -36,7 +38,7 @@ def plain_errors(receiver: Receiver, *, refused: tuple[type[Exception], ...] = (
         raise
     except Exception as error:
         said = f"{receiver.name} could not be told by {receiver.by}: {type(error).__name__}."
-        network = isinstance(error, OSError) or isinstance(error.__context__, OSError)
+        network = isinstance(error, OSError) or isinstance(error.__context__, OSError) or _busy(error)
         if network and not isinstance(error, refused):
             following = "it is tried again; if it stays so, see whether that service answers."
             raise TransientError(said, next_step=following) from error
@@ -44,6 +46,14 @@ def plain_errors(receiver: Receiver, *, refused: tuple[type[Exception], ...] = (
             said,
             next_step=f"see the Airflow connection {receiver.conn_id or 'of that provider'} and docs/notifications.md.",
         ) from error
+
+
+def _busy(error: Exception) -> bool:
+    """Whether a server has answered that it cannot now; providers say it in an attribute or in their words."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    words = re.search(r"Status Code: (\d{3})", str(error))
+    status = int(words[1]) if status is None and words else status
+    return isinstance(status, int) and (status == _TOO_MANY or status >= _SERVER_ERROR)
 
 
 def notifier(package: str, module: str, name: str) -> Any:
