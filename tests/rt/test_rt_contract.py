@@ -9,7 +9,6 @@ from tests.contract.test_ticketing import (  # noqa: F401  # pytest runs what it
     test_another_incident_is_another_ticket,
     test_markers_that_look_alike_are_told_apart,
     test_opening_twice_is_one_ticket,
-    test_processes_that_comment_at_once_lose_nothing,
     test_text_cannot_forge_a_marker_or_a_state,
     test_the_state_is_the_last_one_said,
 )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.contract.test_ticketing import ROOT
 from tests.contract.ticketing.https_desk import Mood
 from tests.rt import real_tracker as look
 from tests.rt.real_tracker import Proxy
@@ -95,6 +98,18 @@ class TestRights:
 @pytest.mark.usefixtures("proxy")
 class TestTickets:
     """What people do with them."""
+
+    def test_workers_that_comment_at_once_lose_nothing(self, tmp_path: Path) -> None:
+        """It should keep every comment of both, and those with one marker once."""
+        reference = _tickets(tmp_path).open(INCIDENT, "title", "body")
+        command = [sys.executable, "-m", "tests.contract.ticketing.commenter", RequestTracker.name, str(tmp_path)]
+        workers = [subprocess.Popen([*command, reference, name, "4"], cwd=ROOT) for name in ("voms", "lxr")]
+        assert [worker.wait() for worker in workers] == [0, 0]
+        made = look.comments(reference)
+        for name in ("voms", "lxr", "everyone"):
+            assert [text for text in made if text.startswith(name)] == [f"{name} says {number}" for number in range(4)]
+        assert len(made) == 12
+        assert look.state(reference) == "in progress"
 
     def test_a_login_may_stand_for_the_token(self, proxy: Proxy, tmp_path: Path) -> None:
         """It should be let in with a password, and not with a wrong one."""
