@@ -9,6 +9,7 @@ my @all = qw(SeeQueue ShowTicket ShowTicketComments CreateTicket CommentOnTicket
 my %rights = (
     unlatch  => \@all,
     blind    => [grep { $_ ne 'ShowTicketComments' } @all],
+    unseeing => [grep { $_ ne 'ShowTicket' } @all],
     reader   => [qw(SeeQueue ShowTicket ShowTicketComments)],
     stuck    => [grep { $_ ne 'ModifyTicket' } @all],
     outsider => [],

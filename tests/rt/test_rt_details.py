@@ -73,6 +73,16 @@ class TestRights:
         assert "ModifyTicket" in refused.value.next_step
         assert look.state(reference) == "open"
 
+    def test_a_user_who_does_not_see_tickets(self, proxy: Proxy, tmp_path: Path) -> None:
+        """It should open one ticket, not one with each try, and go on with it once it is shown."""
+        proxy.log_in("unseeing")
+        for _ in range(3):
+            with pytest.raises(ConfigError, match="not opened again") as hidden:
+                _tickets(tmp_path).open(INCIDENT, "title", "body")
+            assert "ShowTicket" in hidden.value.next_step
+        proxy.log_in("unlatch")
+        assert [_tickets(tmp_path).open(INCIDENT, "title", "body")] == look.tickets(tmp_path)
+
     def test_a_user_who_does_not_see_comments(self, proxy: Proxy, tmp_path: Path) -> None:
         """It should post once at most, say which right is missing, and go on when it is given."""
         proxy.log_in("blind")
@@ -203,3 +213,27 @@ class TestTickets:
         status, _, page = proxy.rt.ask("GET", link.removeprefix(proxy.url))
         assert status == 200
         assert b"Login" in page
+
+
+@pytest.mark.parametrize(
+    "marker",
+    ["\u20ac" * 60 + " x" * 40, "=?utf-8?q?x?=", "a,b;" * 50, "\u00fc" * 300],
+    ids=["wide", "coded", "commas", "umlauts"],
+)
+@pytest.mark.usefixtures("proxy")
+def test_a_marker_is_found_whatever_it_is_made_of(tmp_path: Path, marker: str) -> None:
+    """It should find its first comment again, though RT folds and decodes subjects like a mail's header."""
+    reference = _tickets(tmp_path).open(INCIDENT, "title", "body")
+    for _ in range(2):
+        _tickets(tmp_path).comment(reference, marker, "text")
+    assert look.comments(reference) == ["text"]
+
+
+@pytest.mark.usefixtures("proxy")
+def test_files_that_rt_does_not_take_as_they_are(tmp_path: Path) -> None:
+    """It should attach a file whose name RT breaks, and tell of an empty one, once each."""
+    reference = _tickets(tmp_path).open(INCIDENT, "title", "body")
+    for _ in range(2):
+        _tickets(tmp_path).attach(reference, "\u20acber.html", b"<p>13 hours</p>", "text/html")
+        _tickets(tmp_path).attach(reference, "trace.log", b"", "text/plain")
+    assert look.comments(reference) == ["Attached: \u20acber.html", "trace.log is empty."]

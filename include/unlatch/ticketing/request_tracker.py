@@ -7,7 +7,8 @@ the requestors, and opens a ticket that is resolved.
 
 RT does not tell that it hides something. A user without the right ShowTicketComments sees a ticket without comments,
 and would post each one again and again. So the first comment on a ticket is looked for after it was posted; when it is
-not there, the ticket gets a link that says so, and nothing more is posted until comments are seen.
+not there, the ticket gets a link that says so, and nothing more is posted until comments are seen. A new ticket that is
+not shown cannot get one: then a file beside the lock says so.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from unlatch.errors import ConfigError
@@ -35,7 +37,7 @@ from unlatch.ticketing._rest import (
     printable,
     text_option,
 )
-from unlatch.ticketing._turn import turn
+from unlatch.ticketing._turn import not_writable, turn
 
 _STATES = {
     "open": "new", "in progress": "open", "waiting": "stalled", "resolved": "resolved", "closed": "resolved",
@@ -88,8 +90,14 @@ class RequestTracker:
                     rest.change("PUT", f"{_api(rest)}/ticket/{theirs}", {"AddRefersTo": ours})
                 return theirs
             text = f"Also known as: {reference}\n\n{body}" if reference else body
+            hidden = self._settings.directory / f".{self.name}.{fingerprint('ticket', incident)}.hidden"
+
+            def look() -> str | None:
+                return self._search(f"RefersTo = '{ours}'", rest)
 
             def create() -> str:
+                if hidden.exists():
+                    raise self._ticket_not_shown(incident, rest)
                 new = {
                     **mapping_option(rest.access, "fields"),
                     "Queue": self._queue(rest),
@@ -99,9 +107,15 @@ class RequestTracker:
                     "Content": printable(text),
                     "ContentType": "text/plain",
                 }
-                return self._number_of(rest, rest.document(rest.post("POST", f"{_api(rest)}/ticket", json=new)))
+                made = self._number_of(rest, rest.document(rest.post("POST", f"{_api(rest)}/ticket", json=new)))
+                if look() is None:
+                    _touch(hidden)
+                    raise self._ticket_not_shown(incident, rest)
+                return made
 
-            return rest.once(lambda: self._search(f"RefersTo = '{ours}'", rest), create)
+            made = rest.once(look, create)
+            hidden.unlink(missing_ok=True)
+            return made
 
     def comment(self, reference: str, marker: str, text: str) -> None:
         """Add a comment, once per `marker`.
@@ -141,12 +155,12 @@ class RequestTracker:
             ConfigError: there is no such ticket; or a right is missing.
             TransientError: RT is out of reach or busy.
         """
-        data = base64.b64encode(content).decode("ascii")
+        words = f"Attached: {file_name}" if content else f"{file_name} is empty."
+        message = _message(words, _subject("file", file_name))
+        if content:  # RT takes no empty file
+            data = base64.b64encode(content).decode("ascii")
+            message["Attachments"] = [{"FileName": _plain(file_name), "FileType": content_type, "FileContent": data}]
         with self._writing() as rest:
-            message = {
-                **_message(f"Attached: {file_name}", _subject("file", file_name)),
-                "Attachments": [{"FileName": printable(file_name), "FileType": content_type, "FileContent": data}],
-            }
             self._add(self._ticket(reference, rest), message, rest)
 
     def link(self, reference: str) -> str:
@@ -208,6 +222,12 @@ class RequestTracker:
             f"{rest.where} shows no comment on ticket {ticket['id']} that was posted there, so nobody can tell what has"
             " been posted already.",
             next_step="give the user the right ShowTicketComments in the ticket's queue.",
+        )
+
+    def _ticket_not_shown(self, incident: str, rest: Rest) -> ConfigError:
+        return ConfigError(
+            f"{rest.where} has taken the ticket of {incident}, but does not show it: it is not opened again.",
+            next_step="give the user the right ShowTicket in the queue.",
         )
 
     def _ticket(self, reference: str, rest: Rest) -> Json:
@@ -314,7 +334,19 @@ def _links(ticket: Json) -> set[str]:
 
 
 def _subject(kind: str, value: str) -> str:
-    return f"Unlatch {one_line(value, _LONGEST_SUBJECT)} [{fingerprint(kind, value)}]"
+    return f"Unlatch {_plain(value)[:_LONGEST_SUBJECT]} [{fingerprint(kind, value)}]"
+
+
+def _plain(text: str) -> str:
+    """Words that RT gives back as they are: it decodes and breaks others in headers and in names of files."""
+    return re.sub(r"[^\w./: -]", "_", " ".join(text.split()), flags=re.ASCII)
+
+
+def _touch(path: Path) -> None:
+    try:
+        path.touch()
+    except OSError as error:
+        raise not_writable(error, path.parent) from error
 
 
 def _message(text: str, subject: str) -> Json:
