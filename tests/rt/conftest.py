@@ -21,11 +21,13 @@ NAME = "request_tracker"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Run nothing here unless asked for."""
     here = Path(__file__).parent
-    why = "runs only by `make test-rt`: it installs request-tracker5 with some three hundred packages"
+    why = "runs only by `make test-rt`: it installs request-tracker5 with some 250 packages"
     reason = private_rt.missing() if os.environ.get(ASKED) else why
     for item in items:
-        if here in item.path.parents and reason:
-            item.add_marker(pytest.mark.skip(reason=reason))
+        if here in item.path.parents:
+            item.add_marker(pytest.mark.timeout(900))  # hundreds of requests, each with a login
+            if reason:
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.fixture(scope="session")
