@@ -195,6 +195,13 @@ def test_secrets_are_made_once(secrets_root: Path) -> None:
     assert "login/passwords.json" in printed.stdout
 
 
+def test_databases_take_any_text() -> None:
+    """It should not take its encoding from the locale of PostgreSQL's image: texts of DAGs are any Unicode."""
+    made = re.findall(r"^CREATE DATABASE (.*);$", (COMPOSE / "databases.sh").read_text(), re.MULTILINE)
+    assert len(made) == 2
+    assert all("ENCODING 'UTF8' TEMPLATE template0" in words for words in made)
+
+
 def test_an_interrupted_start_completes_its_secrets(secrets_root: Path) -> None:
     """It should finish what an interrupted first start left, with the same passwords in files and URLs."""
     (secrets_root / "database" / "airflow").write_text("kept-password")

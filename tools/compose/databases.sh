@@ -9,8 +9,9 @@ psql --no-psqlrc --quiet -v ON_ERROR_STOP=1 --username postgres --dbname postgre
 CREATE ROLE airflow LOGIN PASSWORD :'airflow';
 CREATE ROLE unlatch LOGIN PASSWORD :'unlatch';
 CREATE ROLE unlatch_owner LOGIN PASSWORD :'unlatch_owner';
-CREATE DATABASE airflow OWNER airflow;
-CREATE DATABASE unlatch OWNER unlatch_owner;
+-- Not the server's encoding, which follows the locale of its image: texts of DAGs are any Unicode.
+CREATE DATABASE airflow OWNER airflow ENCODING 'UTF8' TEMPLATE template0;
+CREATE DATABASE unlatch OWNER unlatch_owner ENCODING 'UTF8' TEMPLATE template0;
 REVOKE ALL ON DATABASE airflow, unlatch, postgres, template1 FROM PUBLIC;
 GRANT CONNECT ON DATABASE unlatch TO unlatch;
 SQL
