@@ -1,4 +1,4 @@
-"""Mounts that hide locks, a NAS that hangs, NFSv4: refused or waited for, never stuck."""
+"""Mounts that hide locks, no lock service, a NAS that hangs, NFSv4: refused or waited for, never stuck."""
 
 from __future__ import annotations
 
@@ -100,6 +100,27 @@ def test_mount_without_locks_is_refused(lab: NfsLab, unlatch: Unlatch) -> None:
     lab.remount()
     lab.root("client", f"systemctl unmask --runtime {UNITS['alvmysql']}")
     lab.root("client", f"systemctl start {' '.join(UNITS.values())}", limit_s=400)
+
+
+def test_lock_service_that_died_is_named(lab: NfsLab, unlatch: Unlatch) -> None:
+    """It should say that the lock service is missing when a start ends with ENOLCK, and repair no file for it.
+
+    The kernel asks statd about its server once, at the first lock: the mount is new and statd killed before that. It
+    gets no time to withdraw its port: asked where statd is, the kernel would wait for a minute.
+    """
+    crashed_once(lab)
+    lab.is_spoiled = True
+    lab.remount()
+    lab.root("client", "systemctl mask --runtime rpc-statd; pkill -9 rpc.statd; dmesg -C")
+    before = traces(lab)
+    repair = unlatch(peers=())
+    repair.open(reason="a test", instances=["alvmysql"])
+    with pytest.raises(UnlatchError, match="ENOLCK"):
+        repair.lane("alvmysql")
+    assert "cannot monitor nas" in lab.root("client", "dmesg"), "the kernel has not asked statd"
+    assert not repair.results.get(("alvmysql", "recreate_files"), {}).get("files")
+    assert traces(lab) == before, "ENOLCK is never a reason to repair files"
+    assert "rpc-statd" in repair.ticket
 
 
 def crashed_once(lab: NfsLab) -> None:
