@@ -1,7 +1,9 @@
 """Reading a copy back, and comparing it with its original.
 
-Both are read from the storage, past the page cache: else it would only compare memory with itself. Bytes are
-compared, not hashes: a cryptographic hash is slower than the disk, and says no more.
+Both are read from the storage: else it would only compare memory with itself. What is read past the page cache comes
+from there for certain; so does what is read through it, once the kernel has shown that nothing of the file was left
+in it, which on a local disk is faster. Bytes are compared, not hashes: a cryptographic hash is slower than the disk,
+and says no more.
 """
 
 import os
@@ -20,16 +22,25 @@ SAMPLE_BYTES = 64 * 1024
 SAMPLES = 512
 
 
-def equal(first: int, second: int, size_bytes: int, advance: Advance) -> bool:
+def equal(first: int, second: int, size_bytes: int, advance: Advance, *, is_nfs: bool = False) -> bool:
     """Say whether two files have the same bytes, read from the volume.
 
     Both must be ``size_bytes`` long, and the second must be on disk (fsync). What is a hole in both is equal
     without reading.
+
+    Args:
+        first: a descriptor of one.
+        second: a descriptor of the other.
+        size_bytes: how long both are.
+        advance: called with the number of bytes compared since the last call.
+        is_nfs: they are on NFS, whose client reads ahead too little.
     """
     if not _ready(first, second, size_bytes):
         return False
+    has_holes = not all(ranges.is_dense(descriptor, size_bytes) for descriptor in (first, second))
     both = ranges.union(ranges.of_data(first, size_bytes), ranges.of_data(second, size_bytes))
-    return _same(first, second, ranges.pieces(both, size_bytes), size_bytes, advance)
+    cut = ranges.pieces(both, size_bytes)
+    return _same(first, second, cut, size_bytes, advance, reads_ahead=not is_nfs and not has_holes)
 
 
 def equal_to(content: bytes, descriptor: int, advance: Advance) -> bool:
@@ -53,7 +64,7 @@ def equal_in_samples(first: int, second: int, size_bytes: int, seed: str, advanc
     if not _ready(first, second, size_bytes):
         return False
     blocks = sampled(size_bytes, seed)
-    return _same(first, second, ranges.pieces(blocks, size_bytes), size_bytes, advance)
+    return _same(first, second, ranges.pieces(blocks, size_bytes), size_bytes, advance, reads_ahead=False)
 
 
 def sampled(size_bytes: int, seed: str) -> List[Range]:
@@ -78,11 +89,17 @@ def _ready(first: int, second: int, size_bytes: int) -> bool:
     return True
 
 
-def _same(first: int, second: int, wanted: Iterator[Range], size_bytes: int, advance: Advance) -> bool:
+def _same(
+    first: int, second: int, wanted: Iterator[Range], size_bytes: int, advance: Advance, *, reads_ahead: bool
+) -> bool:
     if size_bytes <= SMALL_BYTES:
         return _compared([Side(first, None), Side(second, None)], wanted, size_bytes, advance, 1)
     with directio.reopened(first) as one, directio.reopened(second) as other:
-        return _compared([Side(first, one), Side(second, other)], wanted, size_bytes, advance, THREADS)
+        sides = [
+            Side(plain, None if reads_ahead and directio.is_evicted(plain, size_bytes) else direct)
+            for plain, direct in ((first, one), (second, other))
+        ]
+        return _compared(sides, wanted, size_bytes, advance, THREADS)
 
 
 def _compared(sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, advance: Advance, threads: int) -> bool:
@@ -102,6 +119,8 @@ def _compared(sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, a
             counted.add(wanted_bytes)
 
     workers.share(wanted, compare_mine, threads)
+    for side in sides:
+        side.let_go()
     if not differs.is_set():
         counted.finish()
     return not differs.is_set()

@@ -1,4 +1,4 @@
-"""Reading and writing past the page cache, where a file allows it.
+"""Reading and writing past the page cache, or so that nothing stays there.
 
 A copy of a terabyte must not push everything else out of the memory of a host whose databases are about to
 start; and what is read back for the compare must come from the storage, not from this host's memory.
@@ -8,6 +8,8 @@ import contextlib
 import fcntl
 import os
 from typing import Iterator, Optional
+
+from unlatch_agent import syscalls
 
 
 @contextlib.contextmanager
@@ -38,3 +40,12 @@ def ahead(descriptor: int) -> None:
 def let_go(descriptor: int, start: int, size_bytes: int) -> None:
     """Drop clean pages of a part of a file from the page cache."""
     os.posix_fadvise(descriptor, start, size_bytes, os.POSIX_FADV_DONTNEED)
+
+
+def is_evicted(descriptor: int, size_bytes: int) -> bool:
+    """Drop a file that is on disk from the page cache, and say whether nothing of it is left there.
+
+    Then whatever is read from now on comes from the storage, through the page cache as well.
+    """
+    let_go(descriptor, 0, 0)
+    return not syscalls.is_cached(descriptor, size_bytes)

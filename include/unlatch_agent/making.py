@@ -254,7 +254,7 @@ class Making:
             same = comparing.equal_in_samples(self.source, self.target, size_bytes, seed, advance)
             how = "sample"
         else:
-            same = comparing.equal(self.source, self.target, size_bytes, advance)
+            same = comparing.equal(self.source, self.target, size_bytes, advance, is_nfs=self.volume.is_nfs)
             how = "content"
         if same:
             return how

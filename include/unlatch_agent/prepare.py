@@ -167,7 +167,8 @@ def same_content(owner: Journal, entry: Entry, progress: Progress) -> bool:
             if shared is not None:
                 advance(size_bytes)
                 return shared
-        return comparing.equal(descriptors[0], descriptors[1], size_bytes, advance)
+        is_nfs = _volume(owner.directory).is_nfs
+        return comparing.equal(descriptors[0], descriptors[1], size_bytes, advance, is_nfs=is_nfs)
     finally:
         for descriptor in descriptors:
             os.close(descriptor)

@@ -38,6 +38,11 @@ def of_data(descriptor: int, size_bytes: int, start_bytes: int = 0) -> Iterator[
         yield start, min(end, size_bytes)
 
 
+def is_dense(descriptor: int, size_bytes: int) -> bool:
+    """Say whether a file has no holes, or the file system does not tell where they are."""
+    return next(of_data(descriptor, size_bytes), (0, 0)) == (0, size_bytes)
+
+
 def whole(descriptor: int, size_bytes: int) -> bytes:
     """Read a small file; shorter than ``size_bytes`` when the file is."""
     with naming(descriptor):

@@ -1,9 +1,10 @@
-"""stream: read and write, in a few threads, past the page cache.
+"""stream: read and write, in a few threads, leaving nothing in the page cache.
 
 The threads take pieces of the file in order, so the disk or the network always has several requests to work
-on. Holes are not read where the file system shows them; where it shows none although the file is sparse
-(NFSv3), blocks of zeros are not written. A small file is read and written at once, through the page cache: direct
-I/O would wait for each write.
+on. A file without holes is read through the page cache, whose reading ahead keeps a disk busier than direct I/O does;
+one with holes is not, since reading ahead would fill them with pages of zeros. Holes are not read where the file
+system shows them; where it shows none although the file is sparse (NFSv3), blocks of zeros are not written. A small
+file is read and written at once, through the page cache: direct I/O would wait for each write.
 """
 
 import errno
@@ -96,7 +97,8 @@ def stream(request: Request, advance: Advance) -> Optional[bytes]:
         _copy(request, Side(source, None), _Sink(target, None), advance, 1 if is_small else THREADS)
     else:
         with directio.reopened(source) as reading, directio.reopened(target) as writing:
-            _copy(request, Side(source, reading), _Sink(target, writing), advance, THREADS)
+            original = Side(source, reading if request.is_sparse else None)
+            _copy(request, original, _Sink(target, writing), advance, THREADS)
     if not is_small:
         directio.let_go(source, 0, 0)
     return None
@@ -118,7 +120,7 @@ def _copy(request: Request, original: Side, sink: _Sink, advance: Advance, threa
     if threads > 1:
         os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
     data = ranges.of_data(source, size_bytes, request.start_bytes)
-    skips_zeros = request.is_sparse and not _shows_holes(source, size_bytes)
+    skips_zeros = request.is_sparse and ranges.is_dense(source, size_bytes)
     counted = Counted(size_bytes - request.start_bytes, advance)
     room_bytes = min(PIECE_BYTES, size_bytes + -size_bytes % ALIGNMENT_BYTES) or ALIGNMENT_BYTES
 
@@ -136,11 +138,6 @@ def _copy(request: Request, original: Side, sink: _Sink, advance: Advance, threa
             durable.sync(request.target)
             request.mark(end)
     counted.finish()
-
-
-def _shows_holes(descriptor: int, size_bytes: int) -> bool:
-    """Say whether the file system tells where a sparse file's holes are."""
-    return next(ranges.of_data(descriptor, size_bytes), (0, 0)) != (0, size_bytes)
 
 
 def _write(

@@ -22,6 +22,8 @@ FIEMAP_EXTENT_NO_PLACE = 0x2 | 0x4 | 0x100 | 0x200 | 0x400
 FIEMAP_EXTENT_UNWRITTEN = 0x800
 SYNC_FILE_RANGE_WAIT_BEFORE = 1
 SYNC_FILE_RANGE_WRITE = 2
+# How much of a file is asked about at once: a byte of answer for each page.
+_WINDOW_BYTES = 1 << 30
 
 _FIEMAP = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=QQQQQIIII")
@@ -32,6 +34,10 @@ _libc.pread.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c
 _libc.pread.restype = ctypes.c_ssize_t
 _libc.memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+_libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_int64]
+_libc.mmap.restype = ctypes.c_void_p
+_libc.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_libc.mincore.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p]
 
 
 def _refused() -> OSError:
@@ -148,6 +154,26 @@ def is_written_back(descriptor: int) -> bool:
         if ctypes.get_errno() != errno.EINTR:
             raise _refused()
     return True
+
+
+def is_cached(descriptor: int, size_bytes: int) -> bool:
+    """Say whether the page cache has any page of a file (mincore).
+
+    True as well when that cannot be asked, and always for a file that the caller neither owns nor may write to: of
+    those the kernel says so since Linux 5.2.
+    """
+    for start in range(0, size_bytes, _WINDOW_BYTES):
+        length = min(_WINDOW_BYTES, size_bytes - start)
+        pages = ctypes.create_string_buffer((length + mmap.PAGESIZE - 1) // mmap.PAGESIZE)
+        address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, start)
+        if address == ctypes.c_void_p(-1).value:
+            return True
+        try:
+            if _libc.mincore(address, length, pages) or pages.raw.count(0) != len(pages):
+                return True
+        finally:
+            _libc.munmap(address, length)
+    return False
 
 
 class Extent(NamedTuple):
