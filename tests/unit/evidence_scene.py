@@ -107,7 +107,7 @@ class FakeHypervisor:
     facts: tuple[DomainFact, ...] = ()
     since: datetime | None = None
 
-    def domain_facts(self, _: Guest, since: datetime) -> tuple[DomainFact, ...]:
+    def domain_facts(self, _: Guest, since: datetime, _back_to: datetime | None = None) -> tuple[DomainFact, ...]:
         self.since = since
         return self.facts
 

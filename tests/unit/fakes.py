@@ -312,7 +312,7 @@ class HypervisorSays:
         return self
 
     @counted()
-    def domain_facts(self, _guest: Guest, since: datetime) -> tuple[DomainFact, ...]:
+    def domain_facts(self, _guest: Guest, since: datetime, _back_to: datetime | None = None) -> tuple[DomainFact, ...]:
         """The facts since then."""
         if isinstance(self.world.hypervisor_says, Exception):
             raise self.world.hypervisor_says

@@ -56,7 +56,11 @@ class Shell:
         if "id" in argv:
             return RemoteAnswer(0, b"unlatch\n", b"")
         given = self.shells.answers[self.name]
-        answer = given.get("log" if argv[0] == "sh" else "list") if isinstance(given, dict) else given
+        if isinstance(given, dict):
+            log = "busy" if any("/busy" in word for word in argv) else "log"
+            answer = given.get(log if argv[0] == "sh" else "list")
+        else:
+            answer = given
         if isinstance(answer, Exception):
             raise answer
         return answer if isinstance(answer, RemoteAnswer) else RemoteAnswer(0, str(answer).encode(), b"")
@@ -177,6 +181,27 @@ def test_a_busy_log_that_does_not_reach_back_is_not_a_silent_one() -> None:
     assert found(before + noise) == {"hv02": ()}
     assert found(noise[:-500]) == {"hv02": ()}, "the whole log was read"
     assert len(found(noise + CREATED)["hv02"]) == 1  # type: ignore[index]
+
+
+def test_a_log_that_does_not_reach_back_proves_nothing() -> None:
+    """It should not tell what one log says of a death while another, which was cut, may tell of a migration before."""
+    died = datetime(2014, 10, 18, 3, 54, 52, tzinfo=UTC)
+    noise = "[2014-10-18 05:54:57 1] DEBUG (X:1) nothing of interest, but a lot of it\n" * 100
+    before = "[2014-10-18 05:54:51 1] DEBUG (X:1) the last line before the death\n"
+
+    def facts(busy: str, back_to: datetime | None = died) -> tuple[DomainFact, ...]:
+        shells = Shells({"hv01": {"log": LOG + CREATED, "busy": LOG + busy}})
+        logs = tuple(HypervisorLog("xend", PurePosixPath(f"/{name}"), "Europe/Zurich") for name in ("log", "busy"))
+        of = {"hv01": Hypervisor("hv01", "c", logs)}
+        return LogHypervisorWatch(of, shells.of, {"xend": XEND}, tail_bytes=len(noise)).domain_facts(
+            GUEST, LONG_AGO, back_to
+        )
+
+    with pytest.raises(ConfigError, match=r"/busy on hv01 does not reach back to the death") as error:
+        facts(noise)
+    assert "answer the question" in error.value.next_step
+    assert facts(noise, None) == facts(before + noise[len(before) :]) == facts(noise[:-500])
+    assert facts(noise, None)
 
 
 OUTCOMES = st.dictionaries(

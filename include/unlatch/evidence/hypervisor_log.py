@@ -19,7 +19,8 @@ _SIGNS = frozenset({DomainChange.DOWN, DomainChange.SUSPECTED})  # they neither 
 def _look(scene: Scene) -> Finding:  # noqa: PLR0911  # one return per thing that a log can say
     if scene.died_at is None:
         return not_observed("the moment of the death is not known, so no line can be about it")
-    facts = scene.hypervisor.domain_facts(scene.guest, scene.died_at - BEFORE)
+    since = scene.died_at - BEFORE
+    facts = scene.hypervisor.domain_facts(scene.guest, since, since)
     lines = [fact.line for fact in facts]
     if not facts:
         return not_observed("the hypervisor's log says nothing of the domain around the death", lines=lines)

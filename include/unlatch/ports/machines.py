@@ -180,8 +180,11 @@ class GuestView(Protocol):
 class HypervisorWatch(Protocol):
     """A hypervisor's own account of its domains."""
 
-    def domain_facts(self, guest: Guest, since: datetime) -> tuple[DomainFact, ...]:
-        """What the hypervisor's logs say of the guest's domain from `since` on, oldest first."""
+    def domain_facts(self, guest: Guest, since: datetime, back_to: datetime | None = None) -> tuple[DomainFact, ...]:
+        """What the hypervisor's logs say of the guest's domain from `since` on, oldest first.
+
+        They count as not asked when not all since `back_to` could be read, whatever the rest says.
+        """
 
     def facts_elsewhere(
         self, guest: Guest, since: datetime, besides: Collection[str] = (), back_to: datetime | None = None

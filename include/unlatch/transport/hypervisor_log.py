@@ -55,17 +55,24 @@ class LogHypervisorWatch:
         shells = remembering(self._shell_for)
         return LogHypervisorWatch(self._hypervisors, shells, self._sources, tail_bytes=self._tail_bytes)
 
-    def domain_facts(self, guest: Guest, since: datetime) -> tuple[DomainFact, ...]:
+    def domain_facts(self, guest: Guest, since: datetime, back_to: datetime | None = None) -> tuple[DomainFact, ...]:
         """What the logs of the guest's hypervisor say of its domain from `since` on, oldest first.
 
         Logs have whole seconds: facts of the second in which `since` lies are in. What lies further back than
-        `TAIL_BYTES` before the end is not seen.
+        `TAIL_BYTES` before the end is not seen; with `back_to` that is an error, when one log does not reach so far: it
+        may be the one that tells of a migration.
 
         Raises:
             TransientError: the hypervisor is out of reach.
-            ConfigError: the hypervisor or the log format is unknown, a log cannot be read, the host key is wrong.
+            ConfigError: the hypervisor or the log format is unknown, a log cannot be read or does not reach back, the
+                host key is wrong.
         """
-        return self._facts_of(self._hypervisor_of(guest), guest, since, self._tail_bytes)
+        hypervisor = self._hypervisor_of(guest)
+        tails = [(log, self._tail(hypervisor, log, self._tail_bytes)) for log in hypervisor.logs]
+        if back_to is not None:
+            advice = "read there what it says of the domain around its death, and answer the question that is asked."
+            self._refuse_short(hypervisor, tails, self._tail_bytes, back_to, advice)
+        return self._told(hypervisor, guest, since, tails)
 
     def facts_elsewhere(
         self, guest: Guest, since: datetime, besides: Collection[str] = (), back_to: datetime | None = None
@@ -99,12 +106,6 @@ class LogHypervisorWatch:
             lambda h: lists_domain(h, self._shell_for(h.conn_id, h.name), guest.is_called),
         )
 
-    def _facts_of(
-        self, hypervisor: Hypervisor, guest: Guest, since: datetime, tail_bytes: int
-    ) -> tuple[DomainFact, ...]:
-        tails = ((log, self._tail(hypervisor, log, tail_bytes)) for log in hypervisor.logs)
-        return self._told(hypervisor, guest, since, tails)
-
     def _told(
         self,
         hypervisor: Hypervisor,
@@ -133,8 +134,19 @@ class LogHypervisorWatch:
                     next_step=f"correct hypervisors.{hypervisor.name}.logs, or {advice}",
                 )
         facts = self._told(hypervisor, guest, since, tails)
-        if facts or back_to is None:  # the newest one counts, whatever lies further back
-            return facts
+        if not facts and back_to is not None:  # else the newest one counts, whatever lies further back
+            self._refuse_short(hypervisor, tails, tail_bytes, back_to, advice)
+        return facts
+
+    def _refuse_short(
+        self,
+        hypervisor: Hypervisor,
+        tails: Iterable[tuple[HypervisorLog, Sequence[str]]],
+        tail_bytes: int,
+        back_to: datetime,
+        advice: str,
+    ) -> None:
+        """Refuse what was read of logs when one was cut at the front and begins only after a moment."""
         for log, lines in tails:
             moments = filter(None, map(self._source(hypervisor, log).line_clock(log.timezone), lines))
             is_cut = sum(len(line.encode()) + 1 for line in lines) >= tail_bytes
@@ -143,7 +155,6 @@ class LogHypervisorWatch:
                     f"What was read of {log.where} on {hypervisor.name} does not reach back to the death: it is busy.",
                     next_step=advice,
                 )
-        return facts
 
     def lines_around(self, guest: Guest, moment: datetime, seconds: float) -> tuple[str, ...]:
         """All lines of the logs of the guest's hypervisor from `seconds` before the moment until `seconds` after it.
