@@ -138,7 +138,7 @@ def _file_plan(fact: FileFact, state: FileState) -> FilePlan:
 
 def _options(copied: Sequence[FilePlan], now: Circumstances, policy: RemedyPolicy) -> tuple[RemedyOption, ...]:
     """What applies to this kind of storage, in the order of the tries; what may not be used now stands last."""
-    applying = [o for o in (_wait_lease(now), _notify(now), _clear(now), _recreate(copied)) if o is not None]
+    applying = [o for o in (_wait_lease(now), _notify(now), _clear(now), _recreate(copied, now)) if o is not None]
     permitted = [_as_policy_has_it(option, policy) for option in applying]
     return tuple(sorted(permitted, key=lambda option: (not option.allowed, *_rank(option, policy))))
 
@@ -158,13 +158,21 @@ def _as_policy_has_it(option: RemedyOption, policy: RemedyPolicy) -> RemedyOptio
 
 
 def _wait_lease(now: Circumstances) -> RemedyOption | None:
-    if now.nfs_version is None or not now.nfs_version.startswith("4"):
+    if not _is_nfs4(now):
         return None  # an NFSv3 server never forgets by itself
+    why = f"the server forgets a dead client after its lease ({now.lease_s or LEASE_S:.0f} s); nothing is touched"
+    return RemedyOption(Remedy.WAIT_LEASE, True, _lease_left_s(now), why)
+
+
+def _is_nfs4(now: Circumstances) -> bool:
+    return now.nfs_version is not None and now.nfs_version.startswith("4")
+
+
+def _lease_left_s(now: Circumstances) -> float:
+    """How long until a client that died then is forgotten, with some slack."""
     lease_s = (now.lease_s or LEASE_S) + LEASE_SLACK_S
     passed_s = (now.now - now.died_at).total_seconds() if now.died_at else 0.0
-    left_s = round(max(LEASE_SLACK_S, lease_s - passed_s), 1)
-    why = f"the server forgets a dead client after its lease ({lease_s - LEASE_SLACK_S:.0f} s); nothing is touched"
-    return RemedyOption(Remedy.WAIT_LEASE, True, left_s, why)
+    return round(max(LEASE_SLACK_S, lease_s - passed_s), 1)
 
 
 def _notify(now: Circumstances) -> RemedyOption | None:
@@ -195,7 +203,9 @@ def _clear(now: Circumstances) -> RemedyOption | None:
     return RemedyOption(Remedy.CLEAR, True, CLEAR_S, f"the NAS drops the locks: {_FREED[now.clear_reach]}")
 
 
-def _recreate(copied: Sequence[FilePlan]) -> RemedyOption:
+def _recreate(copied: Sequence[FilePlan], now: Circumstances) -> RemedyOption:
     size_bytes = sum(f.size_bytes for f in copied)
     why = f"a verified copy of {len(copied)} files ({size_bytes / 1e6:.0f} MB) gets new inodes, which nobody has locked"
+    if _is_nfs4(now) and _lease_left_s(now) > LEASE_SLACK_S:
+        why += "; the swap may have to wait until the server has forgotten the dead client's delegations"
     return RemedyOption(Remedy.RECREATE, True, round(sum(f.estimate_s for f in copied), 1), why)

@@ -15,7 +15,7 @@ import pytest
 
 from lab import Lab
 from unlatch import decisions, discovery, inventory
-from unlatch.errors import ConfigError, RefusedError
+from unlatch.errors import ConfigError, TransientError
 from unlatch.guest_view import RememberedGuest
 from unlatch.inventory import Inventory
 from unlatch.models import Answer, Evidence, FileFact, LockKind, Permit, PermitFile
@@ -232,7 +232,7 @@ class TestRepair:
         _wait_for_job(dead, "alvmysql", incident)
 
         permit = _permit(dead, "alvmysql", incident, [before[path] for path in order])
-        with pytest.raises(RefusedError, match="permit_expired"):
+        with pytest.raises(TransientError, match="permit_expired"):
             dead.agent.commit(instance, dataclasses.replace(permit, expires_boottime_s=1.0))
         swapped = dead.agent.commit(instance, permit)
         assert [s.path for s in swapped] == list(order)

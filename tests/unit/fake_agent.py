@@ -218,7 +218,7 @@ class Agent:
         if permit.boot_id != self.world.boot_id:
             raise RefusedError("the permit is for another boot of this host (permit_mismatch).")
         if permit.expires_boottime_s <= (self.world.clock.now() - DIED_AT).total_seconds() - 2:
-            raise RefusedError("the permit expired (permit_expired).")
+            raise TransientError("the permit expired (permit_expired).")
 
     def _insist_on_file(self, inode: int, mtime_ns: int, entry: Entry) -> None:
         known = {entry.source.number, entry.temp.number if entry.temp and entry.state == "committed" else None}

@@ -134,6 +134,17 @@ def test_a_long_lease_is_not_waited_for() -> None:
     assert tries(replace(ON_V4, lease_s=3600.0))[0] is Remedy.RECREATE
 
 
+def test_a_copy_under_a_living_lease_may_wait_and_says_so() -> None:
+    """It should say that the swap may have to wait for the server, only while the dead client has a lease."""
+
+    def why(now: Circumstances) -> str:
+        return next(o.why for o in plan([locked("ibdata1")], circumstances=now).options if o.remedy is Remedy.RECREATE)
+
+    assert "delegations" in why(ON_V4)
+    assert "delegations" not in why(replace(ON_V4, now=NOW + timedelta(hours=1)))
+    assert "delegations" not in why(ON_V3)
+
+
 def test_what_would_hit_the_living_is_not_allowed_and_says_why() -> None:
     """It should keep what may not be used in the plan, behind the rest, with the reason."""
     now = replace(ON_V3, notify_refused=Obstacle("alvmysql runs on this guest"))

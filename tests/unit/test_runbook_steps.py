@@ -12,10 +12,11 @@ import pytest
 from tests.unit.fakes import World
 from tests.unit.lanes import Run, refused
 from tests.unit.world_parts import Inode, instance
-from unlatch.errors import CheckFailedError, ConfigError, RefusedError, TransientError
-from unlatch.models import LockKind, Probe
+from unlatch.assessment import PERMIT_LIFE_S
+from unlatch.errors import CheckFailedError, ConfigError, RefusedError, TransientError, UnlatchError
+from unlatch.models import Instance, LockKind, Permit, Probe, SwappedFile
 from unlatch.runbook import confirm_by_owner, owner_question
-from unlatch.transport.agent_answers import repair_status
+from unlatch.transport.agent_answers import raise_for, repair_status
 
 DATADIR = PurePosixPath("/ORA/dbs03/voms")
 LOCKED = {DATADIR / "ibdata1", DATADIR / "aria_log_control"}
@@ -271,3 +272,32 @@ def test_ticket_system_that_goes_down_on_the_way(new_world: Callable[..., World]
     run.finish()
     assert run.state == "awaiting_purge"
     assert world.store.lease_owner("instance:voms") is None
+
+
+def test_swap_that_outlives_its_permit_is_tried_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It should look at everything anew and swap when the volume kept the agent waiting until the permit was over."""
+    run = Run(world)
+    run.open()
+    run.lane(end="clear_locks")
+    commit, permits = world.agent.commit, []
+
+    def slow(of: Instance, permit: Permit) -> tuple[SwappedFile, ...]:
+        permits.append(permit)
+        world.clock.pause(PERMIT_LIFE_S + 1 if len(permits) == 1 else 0)
+        return commit(of, permit)
+
+    monkeypatch.setattr(world.agent, "commit", slow)
+    with pytest.raises(TransientError, match="permit_expired"):
+        run.step("recreate_files")
+    assert all(world.names[path].lock is not LockKind.NONE for path in LOCKED), "nothing was swapped"
+    assert {f["path"] for f in run.step("recreate_files")["files"]} == {str(path) for path in LOCKED}
+    assert permits[0].expires_boottime_s < permits[1].expires_boottime_s
+    run.lane(start="restart_database")
+
+
+@pytest.mark.parametrize(("code", "kind"), [("permit_expired", TransientError), ("permit_mismatch", RefusedError)])
+def test_only_an_expired_permit_is_worth_another_try(code: str, kind: type[UnlatchError]) -> None:
+    """It should take the refusal of a permit for a passing trouble only when nothing but time was in its way."""
+    document = {"ok": False, "error": {"code": code, "message": "no", "next": "ask again"}}
+    with pytest.raises(kind, match=code):
+        raise_for(document, 3, host="dbvrtg4037")

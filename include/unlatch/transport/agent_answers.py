@@ -28,6 +28,7 @@ from unlatch.models import (
 from unlatch.transport.ssh import RemoteAnswer
 
 SCHEMA = 1
+PERMIT_EXPIRED = "permit_expired"
 T = TypeVar("T")
 _QUOTED = 200  # characters of nonsense that a message shows
 
@@ -68,7 +69,8 @@ def raise_for(found: Json, code: int, *, host: str) -> None:
 
     Raises:
         RefusedError, CheckFailedError, ConfigError, TransientError: by the agent's exit code, with its words; the
-            error's `detail` is the agent's error object and the exit code.
+            error's `detail` is the agent's error object and the exit code. A permit that has expired on the way is no
+            refusal of the repair: a call to the volume took long, and the next try looks at everything anew.
     """
     error = found.get("error")
     if found["ok"] and not error and code == 0:
@@ -77,8 +79,8 @@ def raise_for(found: Json, code: int, *, host: str) -> None:
 
 
 def _raise(error: Json, code: int, host: str) -> NoReturn:
-    kind = _KINDS.get(code, CheckFailedError)
     name = str(error.get("code", f"exit code {code}"))
+    kind = TransientError if name == PERMIT_EXPIRED else _KINDS.get(code, CheckFailedError)
     message = str(error.get("message", "the agent gave no reason")).rstrip(".")
     raise kind(
         f"{host}: {message} ({name}).",
