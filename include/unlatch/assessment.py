@@ -11,7 +11,7 @@ from unlatch import decisions, remedies
 from unlatch.decisions import Gate
 from unlatch.errors import ConfigError, RefusedError, TransientError
 from unlatch.fencing import in_force
-from unlatch.held_back import held_back
+from unlatch.held_back import held_back, storm
 from unlatch.in_parallel import in_parallel
 from unlatch.lifecycle import WORKING_STATES, IncidentState
 from unlatch.looking import Look
@@ -223,13 +223,16 @@ def planned(case: Case, ports: Ports) -> Plan | None:
     return Plan.from_dict(found["plan"]) if found["needed"] else None
 
 
-def pass_the_gate(case: Case, ports: Ports, *, lasting_s: float = 0.0) -> Verdict:
+def pass_the_gate(case: Case, ports: Ports, *, lasting_s: float = 0.0, is_begun: bool = False) -> Verdict:
     """The verdict that allows acting now, collected again when it is too old.
+
+    A storm that has come up since the plan was made holds the repair as well.
 
     Args:
         case: The instance.
         ports: The ports.
         lasting_s: What was collected before must be good for so long still: a permit lives no longer than that.
+        is_begun: The files are done: a storm that comes up only now must not leave the database down.
 
     Raises:
         RefusedError: it is not `dead`, or a person is needed who has not agreed to exactly this evidence, or the global
@@ -239,7 +242,7 @@ def pass_the_gate(case: Case, ports: Ports, *, lasting_s: float = 0.0) -> Verdic
     refuse_while_stopped(ports)  # also one that was set while files were copied
     take_lease(case, ports)
     found = result_of(ports.store, case, "verdict")
-    needs_person = Plan.from_dict(found["plan"]).needs_person
+    needs_person = Plan.from_dict(found["plan"]).needs_person or (None if is_begun else storm(case, ports))
     approval = approval_given(case, ports)
     conclusion = Verdict.from_dict(found["verdict"])
     now = ports.clock.now()
@@ -260,7 +263,7 @@ def pass_the_gate(case: Case, ports: Ports, *, lasting_s: float = 0.0) -> Verdic
     if answer is Gate.ASK:
         raise RefusedError(
             f"Going on with {case.instance.name} needs a person's approval of the evidence as it is now "
-            f"(verdict {conclusion.kind}: {'; '.join(conclusion.reasons)}).",
+            f"({'; '.join(filter(None, [needs_person, f'verdict {conclusion.kind}', *conclusion.reasons]))}).",
             next_step="clear the task verdict of this run with its downstream tasks, then answer approve.",
         )
     raise RefusedError(

@@ -16,17 +16,26 @@ from unlatch.together import group_of
 def held_back(case: Case, ports: Ports) -> str | None:
     """Every reason in words, or None. Reads only; the answer is of this moment."""
     now = ports.clock.now()
-    window = timedelta(seconds=ports.policy.storm.window_s)
     reasons = limits.holds(
         ports.policy,
         guest=case.guest,
         volume=case.volume,
-        deaths_in_window=len(deaths_of(ports.store.events(now - window))),
+        deaths_in_window=_deaths_in_window(ports, now),
         together=_together(case, ports.store),
         repairs_before=repairs_before(case, ports.store, now=now),
         now=now,
     )
     return "; ".join(filter(None, [reasons, service_hours.hold(ports.policy, now=now)])) or None
+
+
+def storm(case: Case, ports: Ports) -> str | None:
+    """The storm that there is at this moment, in words, or None: it may have come up since the plan was made."""
+    return limits.storm_hold(_deaths_in_window(ports, ports.clock.now()), ports.policy, _together(case, ports.store))
+
+
+def _deaths_in_window(ports: Ports, now: datetime) -> int:
+    window = timedelta(seconds=ports.policy.storm.window_s)
+    return len(deaths_of(ports.store.events(now - window)))
 
 
 def _together(case: Case, store: Store) -> str | None:

@@ -256,7 +256,7 @@ def restart_database(case: Case, ports: Ports) -> Json:
     if not is_running(case, ports):
         hold(case, ports)  # ends a start that an earlier, killed try began
         with start_right(case, ports):
-            pass_the_gate(case, ports)  # behind the wait for that right, which may be long
+            pass_the_gate(case, ports, is_begun=True)  # behind the wait for that right, which may be long
             no_late_writer(case, ports)
             start_service(case, ports)
     give_back_start_rights(case, ports)

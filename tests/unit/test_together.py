@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 from datetime import timedelta
 
+import pytest
+
 from tests.unit.fakes import World
-from tests.unit.lanes import Run
+from tests.unit.lanes import Run, refused
 from tests.unit.world_parts import DIED_AT
 from unlatch import casebook
 from unlatch.lifecycle import IncidentState
@@ -90,3 +92,32 @@ def test_one_death_told_by_several_logs_is_no_storm(world: World) -> None:
     run = detected(world)
     run.lane(end="verdict")
     assert run.question() is None
+
+
+@pytest.mark.parametrize("step", ["clear_locks", "recreate_files"])
+def test_storm_that_comes_up_holds_a_repair_that_has_not_swapped(world: World, step: str) -> None:
+    """It should ask a person before the next touch when more machines die after the plan, and go on with a yes."""
+    world.policy = Policy(storm=Storm(events=2, window_s=600))
+    run = detected(world)
+    run.lane(end="verdict" if step == "clear_locks" else "clear_locks")
+    assert run.question() is None
+    for number in range(3):
+        another(world, f"other{number}", after_s=number)
+    assert "a storm: 4 machines died" in refused(lambda: run.step(step)).what
+    assert {path.name for path in world.swaps} <= {"server.pid"}
+    run.step("verdict")
+    assert "a storm" in (run.question() or "")
+    run.answer(approved=True)
+    run.lane(start="clear_locks")
+    assert world.units["voms"].running
+
+
+def test_storm_does_not_leave_a_finished_repair_down(world: World) -> None:
+    """It should start the database whose files are done, whatever dies meanwhile."""
+    world.policy = Policy(storm=Storm(events=2, window_s=600))
+    run = detected(world)
+    run.lane(end="recreate_files")
+    for number in range(3):
+        another(world, f"other{number}", after_s=number)
+    run.lane(start="restart_database")
+    assert world.units["voms"].running
