@@ -41,6 +41,7 @@ from unlatch.ports import (
 )
 from unlatch.settings import settings
 from unlatch.ticketing import TicketSettings
+from unlatch.transport.tcp import accepts
 
 if TYPE_CHECKING:
     from unlatch.store.sql_store import SqlStore
@@ -213,6 +214,7 @@ def incident_ports(actor: str) -> Iterator[IncidentPorts]:
             actor=actor,
             stop_requested=stop_requested,
             run_on=lambda where, guest, argv: _run_on(known, session, where, guest, argv),
+            accepts=accepts,
         )
 
 

@@ -1,18 +1,21 @@
 """Cutting the old holder off before anything is touched, where the site has declared how; and letting it in again.
 
 A fence stands in for the hypervisor's word: it is applied when no log says that the guest died. One that was applied
-and verified is a proof of death; one that failed is a veto, since the holder may live behind it.
+and verified is a proof of death; one that failed is a veto, since the holder may live behind it. It is never applied to
+a guest on which a database answers: a mistyped name must not power a healthy machine off.
 """
 
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Protocol
 
 from unlatch.errors import CheckFailedError
+from unlatch.in_parallel import in_parallel
 from unlatch.models import Certainty, CrashEvent, Fence, Guest, Json
 from unlatch.ports import IncidentPorts, Store
-from unlatch.recording import Subject, recorded
+from unlatch.recording import Subject, fingerprint, recorded, tell
 
 VERIFY_LIMIT_S = 120.0
 """How long a fence may take from the command's end until it is seen to hold: a power-off is not at once."""
@@ -56,11 +59,32 @@ def in_force(store: Store, incident: str) -> bool | None:
 def fence_once(incident: Crashed, ports: IncidentPorts) -> None:
     """Apply and verify the fence, unless this incident has done so already; nothing where none is needed.
 
+    Nor is it applied while a database of the guest answers, which is told: nothing is proven then, a person is asked.
+
     Raises:
         CheckFailedError: it could not be applied or is not seen to hold; no lane of the incident may go on.
     """
-    if needs_fence(incident) and in_force(ports.store, incident.incident) is not True:
+    if not needs_fence(incident) or in_force(ports.store, incident.incident) is True:
+        return
+    answering = _answering(incident, ports)
+    if not answering:
         fence(incident, ports)
+        return
+    ports.store.note(
+        incident.incident, "", "fence", "left_out", actor=ports.actor, detail={"answering": list(answering)}
+    )
+    words = (
+        f"**{incident.guest.name} was not fenced**: {', '.join(answering)} takes connections. A fence would take that "
+        "down. No log says that the guest died, so nothing is proven; see whether it is the right guest."
+    )
+    tell(incident, ports, f"fence/left_out/{fingerprint(words)}", words)
+
+
+def _answering(incident: Crashed, ports: IncidentPorts) -> tuple[str, ...]:
+    """The guest's databases that take connections, asked for or not: a fence cuts all of them off."""
+    known = ports.inventory.instances_of(incident.guest.name)
+    answers = in_parallel({f"{i.name} ({i.host}:{i.port})": partial(ports.accepts, i.host, i.port) for i in known})
+    return tuple(name for name, is_open in answers.items() if is_open)
 
 
 @recorded

@@ -104,6 +104,7 @@ class World:
         self.agent = Agent(self)
         self.engine = Engine(self)
         self.hypervisor = HypervisorSays(self)
+        self.listening: set[tuple[str, int]] = set()
         self.run_on: list[tuple[str, str, tuple[str, ...]]] = []
         self.commands: dict[str, int] = {}
         self.peers: tuple[PeerHost, ...] | None = None
@@ -165,7 +166,7 @@ class World:
         """Ports of the steps on the incident as a whole."""
         return IncidentPorts(
             self.inventory, lambda _: self.agent, self.hypervisor, self.store, self.tickets, self.clock, self.policy,
-            "eva", lambda: self.stop, self.site_command,
+            "eva", lambda: self.stop, self.site_command, lambda host, port: (host, port) in self.listening,
         )  # fmt: skip
 
     def site_command(self, where: str, guest: str, argv: Sequence[str]) -> CommandAnswer:

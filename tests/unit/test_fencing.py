@@ -9,7 +9,7 @@ import pytest
 
 from tests.unit.fakes import World
 from tests.unit.lanes import Run, refused
-from tests.unit.world_parts import GUEST
+from tests.unit.world_parts import GUEST, instance
 from unlatch import fencing
 from unlatch.casebook import Incident
 from unlatch.errors import CheckFailedError
@@ -148,3 +148,21 @@ def test_fence_whose_undoing_has_begun_proves_nothing(world: World, ends_in: str
     assert fencing.in_force(world.store, run.incident) is None
     run.lane(end="verdict")
     assert run.row("verdict").result["verdict"]["kind"] == "unknown"
+
+
+def test_guest_whose_databases_answer_is_not_fenced(world: World) -> None:
+    """It should not reset a guest on which any database takes connections, say so, and leave the answer to a person."""
+    world.instances["alvmysql"] = instance("alvmysql", port=3307)
+    world.listening = {("127.0.0.1", 3307)}
+    run = opened(world)
+    for _ in range(2):
+        fencing.fence_once(subject(run), world.incident_ports)
+    assert world.run_on == []
+    assert fencing.in_force(world.store, run.incident) is None
+    assert "dbvrtg4037 was not fenced" in world.tickets.text
+    assert world.tickets.text.count("alvmysql (127.0.0.1:3307) takes connections") == 1
+    run.lane(end="verdict")
+    assert run.row("verdict").result["verdict"]["kind"] == "unknown"
+    world.listening.clear()
+    fencing.fence_once(subject(run), world.incident_ports)
+    assert fencing.in_force(world.store, run.incident) is True, "nothing answers any more"

@@ -73,6 +73,7 @@ class IncidentPorts:
     Attributes:
         run_on: Runs a site's own command for a guest: on its `hypervisor`, on the `nas` of its volumes, or on this
             `worker`; where, the guest's name, the argument vector.
+        accepts: Whether something takes connections at a host and port, seen from this worker.
     """
 
     inventory: InventoryView
@@ -85,6 +86,7 @@ class IncidentPorts:
     actor: str
     stop_requested: Callable[[], bool]
     run_on: Callable[[str, str, Sequence[str]], CommandAnswer]
+    accepts: Callable[[str, int], bool]
 
 
 @dataclass(frozen=True)
