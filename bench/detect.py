@@ -1,8 +1,9 @@
 """Measure detection: ``python -m bench.detect``. No root, only this machine. See docs/bench.md.
 
 Sections: `speed` (parse-log beside grep), `latency` (a line into a pipe, until its event comes out), `watch` (many
-simulated hypervisors in one event loop), `killed` (10,000 crashes through kill -9 of the reader), `first_task` (a line,
-until the first task runs in a real Airflow, beside ansible-rulebook where that is installed).
+simulated hypervisors in one event loop), `killed` (10,000 crashes through kill -9 of the reader), `killed_airflow` (as
+many through kill -9 of triggerer, scheduler and sshd of a real Airflow; needs root), `first_task` (a line, until the
+first task runs in a real Airflow, beside ansible-rulebook where that is installed).
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from bench import first_task as first_tasks
-from bench import killed_reader, log_speed
+from bench import killed_airflow, killed_reader, log_speed
 from bench.watch import percentiles
+from lab.private_sshd import directory_for_all, missing
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG_BYTES = 1_000_000_000
@@ -64,6 +66,21 @@ def killed(options: argparse.Namespace) -> dict[str, object]:
     return told._asdict()
 
 
+def killed_in_airflow(options: argparse.Namespace) -> dict[str, object]:
+    """Through kill -9 of triggerer, scheduler and sshd.
+
+    Raises:
+        RuntimeError: a crash, or the run that it had to start, was lost or doubled.
+    """
+    if why := missing():
+        return {"killed_airflow": f"not measured: {why}"}
+    with directory_for_all() as directory:
+        told = killed_airflow.run(directory, max(100, int(EVENTS * options.scale)))
+    if told.lost or told.doubled or told.unended or told.runs_lost or told.runs_doubled:
+        raise RuntimeError(f"crashes were lost or told twice: {told}")
+    return told._asdict()
+
+
 def first_task(options: argparse.Namespace) -> dict[str, object]:
     """Line to first task, in a real Airflow; beside Event-Driven Ansible where that is installed."""
     count = max(3, int(10 * options.scale))
@@ -86,6 +103,7 @@ SECTIONS: dict[str, Callable[[argparse.Namespace], dict[str, object]]] = {
     "latency": latency,
     "watch": watch,
     "killed": killed,
+    "killed_airflow": killed_in_airflow,
     "first_task": first_task,
 }
 

@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 from unlatch.assembly import SystemClock
 from unlatch.crash_sources.xend import PLUGIN as XEND
-from unlatch.models import Hypervisor, HypervisorLog, SourceState
+from unlatch.models import CrashEvent, Hypervisor, HypervisorLog, SourceState
 from unlatch.store.sql_store import SqlStore
 from unlatch.transport.log_reader import PositionReader
 from unlatch.transport.shell import Shell
@@ -164,16 +164,33 @@ def crash_of(number: int) -> str:
     return text + (START.format(at=at + timedelta(seconds=5), name=name) if number % 2 else "")
 
 
-def counted(place: Site, events: int, kills: int, seconds: float) -> Told:
-    """Return what the store holds of so many crashes."""
-    found = place.store().events(BEGIN - timedelta(days=1))
+class Tally(NamedTuple):
+    """What a store lacks, and has too often; `unended` are deaths whose restart it does not know."""
+
+    lost: int
+    doubled: int
+    unended: int
+
+
+def tally(found: Collection[CrashEvent], events: int) -> Tally:
+    """Hold what a store has against the crashes that were written: `crash_of(0)` to `crash_of(events - 1)`."""
     times = Counter(event.domain for event in found)
     ended = {event.domain for event in found if event.restarted_at is not None}
-    return Told(
-        events=events,
+    return Tally(
         lost=sum(f"db{number:05d}" not in times for number in range(events)),
         doubled=sum(count - 1 for count in times.values()),
         unended=sum(f"db{number:05d}" not in ended for number in range(1, events, 2)),
+    )
+
+
+def counted(place: Site, events: int, kills: int, seconds: float) -> Told:
+    """Return what the store holds of so many crashes."""
+    found = tally(place.store().events(BEGIN - timedelta(days=1)), events)
+    return Told(
+        events=events,
+        lost=found.lost,
+        doubled=found.doubled,
+        unended=found.unended,
         kills=kills,
         rotations=place.rotations,
         seconds=seconds,

@@ -6,6 +6,7 @@ import asyncio
 import io
 import re
 import subprocess
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from bench import first_task, killed_reader, log_speed
 from unlatch import inventory
 from unlatch.crash_logs import parse_log
 from unlatch.discovery import crash_sources
+from unlatch.models import Certainty, CrashEvent
 
 
 def test_no_crash_is_lost_or_doubled_through_kills(tmp_path: Path) -> None:
@@ -33,6 +35,18 @@ def test_what_is_lost_or_doubled_is_counted(tmp_path: Path) -> None:
     place.read()
     told = killed_reader.counted(place, 4, 0, 0.0)
     assert (told.lost, told.doubled, told.unended) == (2, 0, 1)
+
+
+def test_crashes_that_a_store_lacks_or_has_twice_are_counted() -> None:
+    """It should count what is lost, what is there twice under other moments, and restarts that were missed."""
+
+    def event(number: int, *, after_s: int = 0, restarted: bool = True) -> CrashEvent:
+        at = killed_reader.BEGIN + timedelta(seconds=number + after_s)
+        ended = at + timedelta(seconds=5) if restarted else None
+        return CrashEvent(f"db{number:05d}", "hv01", at, "", (), Certainty.CERTAIN, restarted_at=ended)
+
+    found = [event(0), event(1, restarted=False), event(2), event(2, after_s=9)]
+    assert killed_reader.tally(found, 5) == (2, 1, 2)
 
 
 def test_generated_log(tmp_path: Path) -> None:

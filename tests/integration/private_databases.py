@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.integration.private_sshd import free_port
+from lab.private_sshd import free_port
 
 MARIADBD = "/usr/sbin/mariadbd"
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.private_sshd import PrivateSshd, directory_for_all
+from lab.private_sshd import PrivateSshd, directory_for_all
 from tests.integration.ssh_guest import CONN_ID, ENVIRONMENT, FAKE_AGENT, GUEST, Answers
 from unlatch.transport.host_agent import SshHostAgent
 from unlatch.transport.ssh import SshSession

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import PurePosixPath
 from typing import Any
 
-from tests.integration.private_sshd import LOGIN_USER
+from lab.private_sshd import LOGIN_USER
 from unlatch.models import Instance, Service
 
 CONN_ID = "unlatch_guest_test"

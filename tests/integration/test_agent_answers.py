@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.private_sshd import LOGIN_USER, PrivateSshd, missing
+from lab.private_sshd import LOGIN_USER, PrivateSshd, missing
 from tests.integration.ssh_guest import FACTS, GUEST, Answers, instance
 from unlatch.errors import CheckFailedError, ConfigError, RefusedError, TransientError, UnlatchError
 from unlatch.models import LockKind, Permit, PermitFile, Service

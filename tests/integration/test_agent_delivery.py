@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.private_sshd import PrivateSshd, missing
+from lab.private_sshd import PrivateSshd, missing
 from tests.integration.ssh_guest import CONN_ID, ENVIRONMENT, FACTS, GUEST, Answers
 from unlatch.errors import ConfigError
 from unlatch.transport.host_agent import SshHostAgent

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.private_sshd import LOGIN_USER, PrivateSshd, directory_for_all, missing
+from lab.private_sshd import LOGIN_USER, PrivateSshd, directory_for_all, missing
 from tests.integration.ssh_guest import GUEST, Answers, instance
 from unlatch.errors import CheckFailedError, ConfigError, RefusedError
 from unlatch.models import LiveLock, NotifyAnswer, Service

@@ -19,9 +19,9 @@ import psycopg2
 import pymysql
 import pytest
 
+from lab.private_sshd import directory_for_all, free_port
 from tests.integration import private_databases
 from tests.integration.private_databases import PrivateServer
-from tests.integration.private_sshd import directory_for_all, free_port
 from unlatch.engines import generic, mariadb, postgresql
 from unlatch.errors import CheckFailedError, ConfigError, TransientError
 from unlatch.models import Instance, Service

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from lab.private_sshd import PrivateSshd, directory_for_all, missing
 from tests.integration import real_journal
-from tests.integration.private_sshd import PrivateSshd, directory_for_all, missing
 from tests.integration.real_journal import START_US, Journal
 from unlatch import wiring_watch
 from unlatch.crash_events import CrashSpotter

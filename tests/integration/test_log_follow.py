@@ -17,7 +17,7 @@ from pathlib import Path, PurePosixPath
 import asyncssh
 import pytest
 
-from tests.integration.private_sshd import PrivateSshd, directory_for_all, free_port, make_key, missing
+from lab.private_sshd import PrivateSshd, directory_for_all, free_port, make_key, missing
 from unlatch import wiring_watch
 from unlatch.crash_events import CrashSpotter
 from unlatch.crash_sources.xend import PLUGIN as XEND

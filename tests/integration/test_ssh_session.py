@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.private_sshd import LOGIN_USER, PrivateSshd, free_port, make_key, missing
+from lab.private_sshd import LOGIN_USER, PrivateSshd, free_port, make_key, missing
 from tests.integration.ssh_guest import CONN_ID, GUEST
 from unlatch.errors import CheckFailedError, ConfigError, TransientError
 from unlatch.in_parallel import in_parallel

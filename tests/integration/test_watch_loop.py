@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.integration.private_sshd import PrivateSshd, directory_for_all, missing
+from lab.private_sshd import PrivateSshd, directory_for_all, missing
 from unlatch import wiring_watch
 from unlatch.models import HypervisorLog, Json
 from unlatch.transport.bell import end_all

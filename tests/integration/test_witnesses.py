@@ -11,9 +11,9 @@ from typing import Any
 import psycopg2
 import pytest
 
+from lab.private_sshd import directory_for_all
 from tests.integration import private_databases
 from tests.integration.private_databases import PrivateServer
-from tests.integration.private_sshd import directory_for_all
 from unlatch.engines import generic, mariadb, postgresql
 from unlatch.models import Instance, Service
 from unlatch_agent import sampling

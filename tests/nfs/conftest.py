@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration import private_sshd
+from lab import private_sshd
 from tests.integration.repair import Repair, configure
 from tests.nfs import nfs_scripts
 from tests.nfs.nfs_hypervisor import Hypervisor

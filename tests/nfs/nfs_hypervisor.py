@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from lab.private_sshd import PrivateSshd
 from lab.xend import XendLog
-from tests.integration.private_sshd import PrivateSshd
 from tests.nfs.nfs_lab import NfsLab
 
 GUEST = "dbvrtg4037"

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from lab.private_sshd import free_port
 from tests.integration.private_databases import PrivateServer
-from tests.integration.private_sshd import free_port
 
 USER = "www-data"
 SETUP = "/usr/sbin/rt-setup-database-5"
