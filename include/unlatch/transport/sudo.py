@@ -12,7 +12,17 @@ _NOT_ALLOWED = re.compile(
 )
 _NO_SUCH_USER = re.compile(r"^sudo: unknown (?:user|uid):? ", re.MULTILINE)
 _NO_SUCH_COMMAND = re.compile(r"^sudo: .*command not found|sudo: (?:command )?not found", re.MULTILINE)
-_SPECIAL = re.compile(r"([\\,:=])")
+# What the file's grammar takes for itself, and what the match of arguments would take for a pattern.
+_SPECIAL = re.compile(r"([,:=#*?\[\]^])")
+_ASSIGNMENT = re.compile(r"[A-Za-z_]\w*=")
+_WITH_VALUE = "CDghpRrtTUu"
+_LONG_WITH_VALUE = frozenset(
+    f"--{name}"
+    for name in (
+        "close-from", "chdir", "group", "host", "prompt", "chroot", "role", "type", "command-timeout", "other-user",
+        "user",
+    )
+)  # fmt: skip
 
 
 def refusal(stderr: bytes) -> str | None:
@@ -28,8 +38,14 @@ def refusal(stderr: bytes) -> str | None:
 
 def grant(login_user: str, argv: Sequence[str], *, run_as: str = "root") -> str:
     """The sudoers line that lets `login_user` run exactly `argv` (without sudo and its options)."""
-    words = " ".join(_SPECIAL.sub(r"\\\1", word) for word in argv)
-    return f"{login_user} ALL=({run_as}) NOPASSWD: {words}"
+    words = " ".join(_typed(word) for word in argv)
+    login = login_user.replace("\\", r"\\")
+    return f"{login} ALL=({run_as}) NOPASSWD: {words}"
+
+
+def _typed(word: str) -> str:
+    """One word of a command as sudoers needs it; of backslashes the file takes half, and the match half of the rest."""
+    return _SPECIAL.sub(r"\\\1", word.replace("\\", r"\\\\"))
 
 
 def unwrapped(argv: Sequence[str]) -> tuple[str, list[str]]:
@@ -43,6 +59,21 @@ def unwrapped(argv: Sequence[str]) -> tuple[str, list[str]]:
         option = words.pop(0)
         if option == "--":
             break
-        if option in {"-u", "--user"} and words:
-            user = words.pop(0)
+        named, value = _option(option, words)
+        if named in {"-u", "--user"}:
+            user = value
+    while words and _ASSIGNMENT.match(words[0]):
+        del words[0]
     return user, words
+
+
+def _option(option: str, words: list[str]) -> tuple[str, str]:
+    """The last option of a word such as `-nu`, and its value, which may be the next word: then it is taken."""
+    if option.startswith("--"):
+        named, sign, value = option.partition("=")
+        takes = not sign and named in _LONG_WITH_VALUE
+    else:
+        at = next((n for n, letter in enumerate(option) if n and letter in _WITH_VALUE), len(option) - 1)
+        named, value = f"-{option[at]}", option[at + 1 :]
+        takes = not value and option[at] in _WITH_VALUE
+    return named, words.pop(0) if takes and words else value
