@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import threading
-from pathlib import PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
 
 import pytest
 
-from tests.unit.drill_site import INSTALL, LINE, NFS, Clearer, Known, Site
+from tests.unit.drill_site import INSTALL, LINE, NFS, Clearer, Host, Known, Site
 from tests.unit.world_parts import GUEST, HYPERVISOR, LAB, instance
 from unlatch.errors import ConfigError, RefusedError, TransientError
 from unlatch.models import (
@@ -73,6 +75,37 @@ def test_journal_of_a_hypervisor(site: Site, answer: CommandAnswer, *, ok: bool,
     site.host("hv01").answers["run env"] = answer
     check = site.check("read the hypervisor's log", host="hv01")
     assert (check.ok, check.path) == (ok, "journal libvirtd")
+    assert words in (check.grant or "")
+
+
+@pytest.mark.parametrize(
+    ("stdout", "stderr", "ok", "words"),
+    [
+        ("Nov 23 05:54:52 hv01 libvirtd[1]: x", "", True, ""),
+        ("Nov 23 x", "Hint: You are currently not seeing messages from other users and the system.", False, "usermod"),
+        ("-- No entries --", "", None, "unit"),
+    ],
+)
+def test_journal_that_hides_entries(
+    site: Site, tmp_path: Path, *, stdout: str, stderr: str, ok: bool | None, words: str
+) -> None:
+    """It should not take an exit code of 0 for the right to read: journalctl tells of it on standard error only."""
+    program = tmp_path / "journalctl"
+    program.write_text(f"#!/bin/sh\necho '{stdout}'\n[ -z '{stderr}' ] || echo '{stderr}' >&2\n")
+    program.chmod(0o755)
+
+    def run(argv: Sequence[str]) -> CommandAnswer:
+        done = subprocess.run(
+            argv, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False
+        )
+        return CommandAnswer(done.returncode, done.stdout)  # as a machine does: without stderr when all went well
+
+    logs = (HypervisorLog("libvirtd", journal=("--unit=libvirtd",)),)
+    site.known.hypervisors["hv01"] = dataclasses.replace(HYPERVISOR, logs=logs)
+    site.hosts["hv01"] = host = Host("hv01")
+    host.run = run  # type: ignore[method-assign]
+    check = site.check("read the hypervisor's log", host="hv01")
+    assert check.ok is ok
     assert words in (check.grant or "")
 
 

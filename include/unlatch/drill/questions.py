@@ -84,8 +84,12 @@ def _readable(machine: Machine, path: str) -> Told:
 
 
 def _readable_journal(machine: Machine, log: HypervisorLog) -> Told:
-    answer = machine.run(["env", "LC_ALL=C", "journalctl", "--no-pager", "-n", "1", *log.journal])
+    # What is hidden is told on standard error only, with an exit code of 0.
+    both = ("env", "LC_ALL=C", "sh", "-c", 'exec "$@" 2>&1', "sh")
+    answer = machine.run([*both, "journalctl", "--no-pager", "-n", "1", *log.journal])
     if answer.code == 0 and "not seeing messages" not in answer.output:
+        if "-- No entries --" in answer.output:
+            return Told(None, "it has no such entry, and may have none to show", "see whether the unit is called so")
         return Told(True, f"{machine.login_user()} may read it")
     if "not seeing messages" in answer.output or "insufficient permissions" in answer.output:
         user = machine.login_user()
