@@ -35,12 +35,37 @@ def nfs() -> Site:
 def test_hypervisor(site: Site) -> None:
     """It should read a byte of each log, and run the command that lists domains when one is declared."""
     site.known.hypervisors["hv01"] = dataclasses.replace(HYPERVISOR, domains=("xl", "list"))
-    assert site.check("list running domains", host="hv01").ok is True
     hypervisor = site.host("hv01")
+    hypervisor.answers["run xl"] = CommandAnswer(0, "Domain-0 0\n2130_dbvrtg4037 12 8192\n")
+    assert site.check("list running domains", host="hv01").ok is True
     hypervisor.answers["run head"] = CommandAnswer(1, "head: cannot open '/x.log': No such file or directory")
     hypervisor.answers["run xl"] = ConfigError("sudo refuses", next_step=f"grant with visudo on hv01: {LINE}xl list")
     assert "inventory" in (site.check("read the hypervisor's log", host="hv01").grant or "")
     assert site.check("list running domains", host="hv01").grant == f"{LINE}xl list"
+
+
+@pytest.mark.parametrize(
+    ("domains", "user", "printed", "ok", "words"),
+    [
+        (("xl", "list"), "dbod", "Domain-0 0\n2130_dbvrtg4037 12 8192\n", True, "without dbvrtg4038"),
+        (("xl", "list"), "dbod", "Domain-0 0\n", None, "guests.dbvrtg4037.names"),
+        (("virsh", "list", "--name"), "dbod", "dbvrtg4037\ndbvrtg4038\n", True, "it ran"),
+        (("virsh", "list", "--name"), "dbod", "\n", False, "qemu:///system"),
+        (("virsh", "list", "--name"), "root", "\n", None, "guests.dbvrtg4037.names"),
+        (("sudo", "-n", "virsh", "list"), "dbod", "\n", None, "guests.dbvrtg4037.names"),
+    ],
+)
+def test_list_of_domains_in_which_no_guest_is(
+    site: Site, domains: tuple[str, ...], user: str, printed: str, *, ok: bool | None, words: str
+) -> None:
+    """It should not take an exit code of 0 for a list that tells: a repair has to find its guest in there."""
+    site.known.hypervisors["hv01"] = dataclasses.replace(HYPERVISOR, domains=domains)
+    site.known.guests["dbvrtg4038"] = dataclasses.replace(GUEST, name="dbvrtg4038", names=())
+    site.host("hv01").user = user
+    site.host("hv01").answers[f"run {domains[0]}"] = CommandAnswer(0, printed)
+    check = site.check("list running domains", host="hv01")
+    assert check.ok is ok
+    assert words in f"{check.why} {check.grant}"
 
 
 def test_core_dumps_are_good_to_have(site: Site) -> None:

@@ -151,7 +151,8 @@ def _hypervisor(ports: DrillPorts, hypervisor: Hypervisor) -> Callable[[], _Chec
     def ask() -> _Checks:
         asking = Asking(hypervisor.name)
         with ports.machine(hypervisor.conn_id, hypervisor.name) as machine:
-            questions.ask_hypervisor(asking, machine, hypervisor)
+            own = [guest for guest in ports.inventory.guests.values() if guest.hypervisor == hypervisor.name]
+            questions.ask_hypervisor(asking, machine, hypervisor, own)
         ports.tell(f"{hypervisor.name}: done")
         return tuple(asking.checks)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from unlatch.drill import dumps, estimate
+from unlatch.drill import domains, dumps, estimate
 from unlatch.drill.asking import Asking, Told
 from unlatch.drill.ports import AskedAgent, DrillPorts, Machine
 from unlatch.errors import RefusedError
@@ -49,8 +49,8 @@ def deliver_agent(asking: Asking, agent: AskedAgent) -> bool:
     return asking.ask("agent", lambda: f"version {agent.version()}") is True
 
 
-def ask_hypervisor(asking: Asking, machine: Machine, hypervisor: Hypervisor) -> None:
-    """Its logs, and its command that lists domains."""
+def ask_hypervisor(asking: Asking, machine: Machine, hypervisor: Hypervisor, guests: Sequence[Guest]) -> None:
+    """Its logs, and its command that lists domains, among which its `guests` should be."""
     if not log_in(asking, machine, hypervisor.conn_id):
         return
     for log in hypervisor.logs:
@@ -64,7 +64,7 @@ def ask_hypervisor(asking: Asking, machine: Machine, hypervisor: Hypervisor) -> 
     if hypervisor.domains:
         asking.ask(
             "list running domains",
-            lambda: _ended_well(machine.run(hypervisor.domains), "it ran"),
+            lambda: domains.told_by(machine.run(hypervisor.domains), hypervisor, guests, machine.login_user()),
             path=" ".join(hypervisor.domains),
         )
     asking.ask("crash dumps", lambda: dumps.would_be_kept(machine.run(dumps.QUESTION).output), needed=False)

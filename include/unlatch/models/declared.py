@@ -98,6 +98,12 @@ class Hypervisor(Value):
     logs: tuple[HypervisorLog, ...]
     domains: tuple[str, ...] = ()
 
+    @property
+    def lists_own_session(self) -> bool:
+        """Whether `domains` is a virsh without a connection: only root sees there what others have started."""
+        program, *options = self.domains or ("",)
+        return program.rsplit("/", 1)[-1] == "virsh" and not any(o.startswith(("-c", "--connect")) for o in options)
+
 
 @dataclass(frozen=True)
 class Fence(Value):

@@ -45,8 +45,7 @@ def lists_domain(hypervisor: Hypervisor, shell: Shell, is_guests: Callable[[str]
 def _insist_on_everybodys(hypervisor: Hypervisor, shell: Shell) -> None:
     """Without a connection, virsh shows to anyone but root what that user's own session runs: nothing, and no error."""
     argv, name = hypervisor.domains, hypervisor.name
-    names_one = any(word.startswith(("-c", "--connect")) for word in argv)
-    if argv[0].rsplit("/", 1)[-1] != "virsh" or names_one:
+    if not hypervisor.lists_own_session:
         return
     user = allowed.login_user(shell, name)
     if user != "root":
