@@ -5,13 +5,15 @@ import pwd
 import shlex
 import stat
 import sys
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from unlatch_agent import facts, hostrows, identity, ioguard, locks, metadata, mounts, openers, readiness
 from unlatch_agent.errors import AgentError, Json, UsageError
 
 _OLDEST_PYTHON = (3, 6)
 _OPENERS = "/usr/local/sbin/unlatch-openers"
+# Of a tree with more files only so many are opened: check-locks looks at all.
+_MOST_PROBED = 1000
 _WITHOUT_HARD_LINKS = ("vfat", "exfat", "msdos")
 
 
@@ -84,43 +86,82 @@ def _become(name: str) -> None:
     os.setuid(user.pw_uid)
 
 
+class _Below(NamedTuple):
+    """What a repair may have to do with: a directory and those below it, their files, and what cannot be listed."""
+
+    directories: List[str]
+    files: Dict[str, os.stat_result]
+    hidden: List[OSError]
+
+
 def _checked(path: str, beat: ioguard.Beat) -> List[Json]:
     """Check one path as the user that this child has become."""
     if not os.path.lexists(path):
         return [hostrows.row("reach the volume", path, False, "it does not exist", "mount the volume, check the path")]
     is_directory = os.path.isdir(path)
     directory = os.path.realpath(path if is_directory else os.path.dirname(path))
-    try:
-        files = _files(path, is_directory)
-    except OSError as error:
-        grant = "make this user the owner of {}".format(directory)
-        return [hostrows.row("read the directory", directory, False, str(error.strerror), grant)]
-    beat(None)
-    checks = [_writing(directory), _mount(directory), _hard_links(directory)]
+    below = _below(directory, beat) if is_directory else _Below([directory], {path: os.lstat(path)}, [])
+    checks = [_hidden(directory, error) for error in below.hidden[:1]]
+    if not below.directories:
+        return checks
+    files = below.files
+    checks += [_writing(directory, below.directories, beat), _mount(directory), _hard_links(directory)]
     checks += [_space(directory, files), _owners(directory, files), _attributes(directory)]
     beat(None)
     checks.append(_probing(directory, files, beat))
     return checks + readiness.volume_rows(directory, beat)
 
 
-def _files(path: str, is_directory: bool) -> Dict[str, os.stat_result]:
-    inside = [name for name in sorted(os.listdir(path)) if identity.leftover_kind(name) is None] if is_directory else []
-    names = [os.path.join(path, name) for name in inside] if is_directory else [path]
-    return {name: os.lstat(name) for name in names if stat.S_ISREG(os.lstat(name).st_mode)}
+def _below(top: str, beat: ioguard.Beat) -> _Below:
+    found = _Below([], {}, [])
+
+    def hide(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # a directory of temporary tables, gone again
+            found.hidden.append(error)
+
+    for directory, _, names in os.walk(top, onerror=hide):
+        beat(None)
+        found.directories.append(directory)
+        for name in sorted(names):
+            if identity.leftover_kind(name) is not None:
+                continue
+            path = os.path.join(directory, name)
+            try:
+                status = os.lstat(path)
+            except OSError:
+                continue  # it went away; whether what is there can be looked at, the probe says
+            if stat.S_ISREG(status.st_mode):
+                found.files[path] = status
+    return found
 
 
-def _writing(directory: str) -> Json:
-    me = facts.user_name(os.geteuid())
-    if not os.access(directory, os.W_OK | os.X_OK):
-        grant = "chown {} {}, or mount it read-write".format(shlex.quote(me), shlex.quote(directory))
-        return hostrows.row("write in the directory", directory, False, "{} may not write here".format(me), grant)
-    status = os.stat(directory)
-    if status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
-        why = "the sticky bit lets only owners rename"
-        return hostrows.row(
-            "write in the directory", directory, None, why, "chmod -t {}".format(shlex.quote(directory))
-        )
-    return hostrows.row("write in the directory", directory, True, "{} may write here".format(me), "")
+def _hidden(directory: str, error: OSError) -> Json:
+    why = "{}: {}".format(error.filename, error.strerror)
+    return hostrows.row(
+        "read the directory", directory, False, why, "make this user the owner of {}".format(error.filename)
+    )
+
+
+def _no_files(privilege: str, directory: str) -> Json:
+    return hostrows.row(privilege, directory, None, "there are no files", "see whether the volume is mounted there")
+
+
+def _writing(top: str, directories: Sequence[str], beat: ioguard.Beat) -> Json:
+    """Say whether copies could be made and renamed in each of the directories: the first no, else the first doubt."""
+    me, doubt = facts.user_name(os.geteuid()), None
+    for directory in directories:
+        beat(None)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            grant = "chown {} {}, or mount it read-write".format(shlex.quote(me), shlex.quote(directory))
+            why = "{} may not write in {}".format(me, directory)
+            return hostrows.row("write in the directory", top, False, why, grant)
+        status = os.stat(directory)
+        if doubt is None and status.st_mode & stat.S_ISVTX and os.geteuid() not in (0, status.st_uid):
+            why = "the sticky bit of {} lets only owners rename".format(directory)
+            doubt = hostrows.row("write in the directory", top, None, why, "chmod -t {}".format(shlex.quote(directory)))
+    below = len(directories) - 1
+    why = "{} may write here{}".format(me, " and in {} directories below".format(below) if below else "")
+    return doubt or hostrows.row("write in the directory", top, True, why, "")
 
 
 def _mount(directory: str) -> Json:
@@ -138,6 +179,8 @@ def _hard_links(directory: str) -> Json:
 
 
 def _space(directory: str, files: Dict[str, os.stat_result]) -> Json:
+    if not files:
+        return _no_files("space", directory)
     volume = os.statvfs(directory)
     free_bytes = volume.f_bavail * volume.f_frsize
     largest = max([status.st_size for status in files.values()] or [0])
@@ -149,6 +192,8 @@ def _space(directory: str, files: Dict[str, os.stat_result]) -> Json:
 
 
 def _owners(directory: str, files: Dict[str, os.stat_result]) -> Json:
+    if not files:
+        return _no_files("keep owner and mode", directory)
     groups = set(os.getgroups()) | {os.getegid()}
     foreign = [
         name
@@ -171,7 +216,9 @@ def _attributes(directory: str) -> Json:
 
 
 def _probing(directory: str, files: Dict[str, os.stat_result], beat: ioguard.Beat) -> Json:
-    for name in files:
+    if not files:
+        return _no_files("probe locks", directory)
+    for name in list(files)[:_MOST_PROBED]:
         beat(None)
         try:
             descriptor = identity.open_to_read(name)
@@ -187,7 +234,8 @@ def _probing(directory: str, files: Dict[str, os.stat_result], beat: ioguard.Bea
             return hostrows.row("probe locks", directory, False, str(error), "systemctl start rpc-statd")
         finally:
             os.close(descriptor)
-    return hostrows.row("probe locks", directory, True, "{} files probed".format(len(files)), "")
+    why = "{} of {} files probed".format(min(len(files), _MOST_PROBED), len(files))
+    return hostrows.row("probe locks", directory, True, why, "")
 
 
 def _visibility(io_timeout_s: float) -> Json:

@@ -83,6 +83,10 @@ def _xfs_has_reflinks(directory: str) -> bool:
 def time_row(directory: str, beat: ioguard.Beat) -> Json:
     """Estimate how long copying every file below a directory would take: an upper bound, few are ever locked."""
     total, largest, is_whole = _sizes(directory, beat)
+    if not total:
+        why = "there is nothing to copy"
+        found = row("time to recover", directory, None, why, "see whether the volume is mounted there")
+        return dict(found, bytes=0, estimate_s=None)
     measured = _reading_rate(largest, beat) if largest else None
     rate = min(measured or _ASSUMED_BYTES_S, _FASTEST_BYTES_S)
     seconds = total * _PASSES / rate
