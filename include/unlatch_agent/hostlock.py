@@ -7,12 +7,42 @@ crash would leave behind the very kind of lock that this program is here to cure
 import fcntl
 import hashlib
 import os
+import shlex
 import stat
 from typing import Iterable, List
 
-from unlatch_agent.errors import HostError, TryAgainError
+from unlatch_agent import facts, hostrows
+from unlatch_agent.errors import HostError, Json, TryAgainError
 
 STATE_VARIABLE = "UNLATCH_AGENT_STATE"
+
+
+def _state_path() -> str:
+    return os.environ.get(STATE_VARIABLE) or "/var/tmp/unlatch-{}".format(os.geteuid())  # noqa: S108 (checked to be private)
+
+
+def _is_private(path: str) -> bool:
+    status = os.lstat(path)
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
+
+
+def state_row() -> Json:
+    """Say whether `state_directory` would be there for this user; it is not made."""
+    path, privilege = _state_path(), "state directory"
+    base = os.path.dirname(path)
+    if os.path.lexists(path):
+        if not _is_private(path):
+            why = "it is not a private directory of {}".format(facts.user_name(os.geteuid()))
+            return hostrows.row(privilege, path, False, why, "rm -r {}".format(shlex.quote(path)))
+        where, why = path, "it is there"
+    else:
+        where, why = base, "it would be made"
+    if not os.access(where, os.W_OK | os.X_OK):
+        why = "{} may not write in {}".format(facts.user_name(os.geteuid()), where)
+        return hostrows.row(privilege, path, False, why, "mount it read-write; chmod 1777 {}".format(shlex.quote(base)))
+    if not os.statvfs(where).f_bavail:
+        return hostrows.row(privilege, path, False, "{} is full".format(where), "make room there")
+    return hostrows.row(privilege, path, True, why, "")
 
 
 def state_directory() -> str:
@@ -21,7 +51,7 @@ def state_directory() -> str:
     Raises:
         HostError: it cannot be made, or others could write into it.
     """
-    path = os.environ.get(STATE_VARIABLE) or "/var/tmp/unlatch-{}".format(os.geteuid())  # noqa: S108 (checked below to be private)
+    path = _state_path()
     advice = "remove {0}, or set {1} to a local directory that only this user can write".format(path, STATE_VARIABLE)
     try:
         os.mkdir(path, 0o700)
@@ -29,9 +59,7 @@ def state_directory() -> str:
         pass
     except OSError as error:
         raise HostError("state_directory", "cannot make {}: {}".format(path, error.strerror), advice) from error
-    status = os.lstat(path)
-    private = stat.S_ISDIR(status.st_mode) and status.st_uid == os.geteuid() and not status.st_mode & 0o022
-    if not private:
+    if not _is_private(path):
         raise HostError("state_directory", "{} is not a private directory of this user".format(path), advice)
     return path
 

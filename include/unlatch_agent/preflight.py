@@ -7,7 +7,7 @@ import stat
 import sys
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
-from unlatch_agent import facts, hostrows, identity, ioguard, locks, metadata, mounts, openers, readiness
+from unlatch_agent import facts, hostlock, hostrows, identity, ioguard, locks, metadata, mounts, openers, readiness
 from unlatch_agent.errors import AgentError, Json, UsageError
 
 _OLDEST_PYTHON = (3, 6)
@@ -38,10 +38,10 @@ def run(paths: Sequence[str], os_user: Optional[str], units: Sequence[str], io_t
     def look(path: str, beat: ioguard.Beat) -> List[Json]:
         if os_user is not None and os.geteuid() == 0:
             _become(os_user)
-        return _checked(path, beat)
+        return _checked(path, beat) if path else [hostlock.state_row()]
 
-    for path in paths:  # a child of its own for each: becoming another user cannot be undone
-        for outcome in ioguard.each([os.path.abspath(path)], look, io_timeout_s):
+    for path in ("", *map(os.path.abspath, paths)):  # a child each: becoming another user cannot be undone
+        for outcome in ioguard.each([path], look, io_timeout_s):
             if outcome.timed_out:
                 why = "it did not answer for {:g} s".format(io_timeout_s)
                 checks.append(

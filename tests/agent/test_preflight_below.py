@@ -83,3 +83,21 @@ def test_a_directory_without_files(one_agent: Agent, database: Path) -> None:
         (database.parent / name).unlink()
     for privilege in ("probe locks", "keep owner and mode", "space", "time to recover"):
         assert row_of(one_agent, database.parent, privilege)["ok"] is None, privilege
+
+
+def test_state_directory(one_agent: Agent, open_volume: Path) -> None:
+    """It should prove, without making it, the directory in which a repair keeps its lock and its progress."""
+    one_agent.scratch = open_volume.parent / "scratch"
+    one_agent.scratch.mkdir()
+    one_agent.scratch.chmod(0o1777)
+    row = row_of(one_agent, open_volume, "state directory")
+    assert (row["ok"], row["path"]) == (True, str(one_agent.state))
+    assert not one_agent.state.exists()
+    one_agent.state.mkdir(mode=0o700)
+    row = row_of(one_agent, open_volume, "state directory")
+    assert (row["ok"], row["grant"]) == (False, f"rm -r {one_agent.state}"), "it is another user's"
+    os.chown(one_agent.state, NOBODY, NOBODY)
+    assert row_of(one_agent, open_volume, "state directory")["ok"] is True
+    one_agent.state.rmdir()
+    one_agent.scratch.chmod(0o755)
+    assert row_of(one_agent, open_volume, "state directory")["ok"] is False
