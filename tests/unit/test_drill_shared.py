@@ -12,6 +12,7 @@ import pytest
 
 from tests.unit.drill_site import INSTALL, LINE, NFS, Clearer, Host, Known, Site
 from tests.unit.world_parts import GUEST, HYPERVISOR, LAB, instance
+from unlatch.cli import drill as cli_drill
 from unlatch.errors import ConfigError, RefusedError, TransientError
 from unlatch.models import (
     Fence,
@@ -317,3 +318,41 @@ def test_unknown_guest(site: Site) -> None:
     """It should be answered, since a form takes any name."""
     (guest,) = site.drill("nobody").guests
     assert (guest.guest, guest.reached, guest.checks[0].ok) == ("nobody", False, False)
+
+
+@pytest.mark.parametrize(
+    ("silent", "question"),
+    [
+        (GUEST.name, "login"),
+        (GUEST.name, "version"),
+        (GUEST.name, "preflight"),
+        ("hv01", "login"),
+        ("nas", "login"),
+        ("standby", "login"),
+        ("standby", "version"),
+    ],
+)
+def test_a_machine_that_could_not_be_asked_is_no_success(nfs: Site, silent: str, question: str) -> None:
+    """It should not end with 0 while whole machines have proven nothing."""
+    nfs.host(silent).answers[question] = TransientError("no answer")
+    if question == "preflight":  # a hung mount: what touches it is silent too
+        nfs.host(silent).answers["check_locks"] = TransientError("no answer")
+    if silent == "nas":
+        nfs.clearer.view = TransientError("no answer")
+        nfs.host("nas").answers["may_run"] = TransientError("no answer")
+    found = nfs.drill()
+    assert found.missing == ()
+    assert cli_drill.exit_code(found) == 6
+    assert not any("not reached" in check.why for check in found.checks()) or (silent, question) == (
+        GUEST.name,
+        "login",
+    )
+
+
+def test_one_open_check_is_no_machine_out_of_reach(nfs: Site) -> None:
+    """It should end with 0 when only single questions stay open, such as a database that is stopped."""
+    nfs.engine.answer = TransientError("stopped")
+    nfs.tickets = object()
+    found = nfs.drill()
+    assert len(found.unchecked) == 2
+    assert cli_drill.exit_code(found) == 0

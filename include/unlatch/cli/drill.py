@@ -54,13 +54,13 @@ def _tell(line: str) -> None:
 
 
 def exit_code(found: Drill) -> int:
-    """0: all is there; 4: something is missing; 6: a guest was out of reach, so that not all is known."""
+    """0: all is there; 4: something is missing; 6: a machine or volume did not answer, so that not all is known."""
     reached = [guest.reached for guest in found.guests]
     if found.guests and not any(reached) and not any(_is_refused(guest) for guest in found.guests):
         return TransientError.exit_code
     if found.missing:
         return CheckFailedError.exit_code
-    return 0 if all(reached) else TransientError.exit_code
+    return TransientError.exit_code if found.is_partial else 0
 
 
 def _is_refused(guest: GuestDrill) -> bool:

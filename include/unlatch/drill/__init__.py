@@ -74,7 +74,7 @@ def _drill_guest(ports: DrillPorts, guest: Guest) -> GuestDrill:
         drilled = []
         for instance in instances:
             if not works:
-                drilled.append(questions.unreached(instance, guest.name, ports.policy.objective_s))
+                drilled.append(questions.unreached(instance, guest.name, ports.policy.objective_s, reached=reached))
                 continue
             ports.tell(f"{guest.name}: {instance.name}")
             drilled.append(questions.ask_instance(asking.anew(), machine, instance, ports))

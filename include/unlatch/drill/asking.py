@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from unlatch.errors import TransientError, UnlatchError
 from unlatch.models import DrillCheck, Json
+from unlatch.models.drilled import NOT_ASKED
 from unlatch.ports import Leave
 
 MOST_SILENCES = 2
@@ -67,7 +68,7 @@ class Asking:
         """
         place = self.host if host == "" else host
         if waits_for_host and self._silences[self.host] >= MOST_SILENCES:
-            answer = Told(None, f"not asked: {self.host} has not answered {MOST_SILENCES} questions")
+            answer = Told(None, f"{NOT_ASKED}: {self.host} has not answered {MOST_SILENCES} questions")
         else:
             answer = self._answer(question, waits_for_host=waits_for_host)
         named = None if path is None else str(path)

@@ -21,6 +21,7 @@ from unlatch.models import (
     Volume,
     VolumeKind,
 )
+from unlatch.models.drilled import NOT_ASKED
 from unlatch.ports import CommandAnswer, Engine, Leave, LockClearer
 from unlatch.root_commands import NOTIFY, OPENERS, install_line
 
@@ -305,7 +306,8 @@ def ask_ticketing(asking: Asking, ticketing: object) -> None:
     asking.ask("write tickets", question, path=name, waits_for_host=False)
 
 
-def unreached(instance: Instance, guest: str, objective_s: int) -> InstanceDrill:
-    """An instance whose guest could not be asked."""
-    check = DrillCheck("everything", None, f"not asked: {guest} was not reached", path=instance.name, host=guest)
+def unreached(instance: Instance, guest: str, objective_s: int, *, reached: bool) -> InstanceDrill:
+    """An instance whose guest could not be asked: it was not `reached`, or the agent does not run there."""
+    why = f"the agent does not run on {guest}" if reached else f"{guest} was not reached"
+    check = DrillCheck("everything", None, f"{NOT_ASKED}: {why}", path=instance.name, host=guest)
     return InstanceDrill(instance.name, (check,), None, objective_s)

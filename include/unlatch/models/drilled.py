@@ -8,6 +8,12 @@ from datetime import datetime
 
 from unlatch.models.base import Json, Value
 
+NOT_ASKED = "not asked"
+"""How the reason begins of what was not asked, as its machine does not answer."""
+
+_GATES = frozenset({"SSH login", "agent", "reach the volume", "list locks on the NAS"})
+_WORK_AS = "work as "
+
 
 @dataclass(frozen=True)
 class DrillCheck(Value):
@@ -93,6 +99,14 @@ class Drill(Value):
     def unchecked(self) -> tuple[DrillCheck, ...]:
         """What could not be told, and a repair would need."""
         return tuple(check for check in self.checks() if check.ok is None and check.needed)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a machine or a volume did not answer, so that nothing of it is proven."""
+        return not all(guest.reached for guest in self.guests) or any(
+            check.privilege in _GATES or check.privilege.startswith(_WORK_AS) or check.why.startswith(NOT_ASKED)
+            for check in self.unchecked
+        )
 
     def as_dict(self) -> Json:
         """The JSON document: the fields, and how many checks are ok, missing, not checked."""
