@@ -87,10 +87,10 @@ def test_other_user() -> None:
     assert leave.grant == "dbod ALL=(mysql) NOPASSWD: /bin/true"
 
 
-@pytest.mark.parametrize(("code", "ok"), [(0, True), (127, False)])
-def test_command_without_sudo(code: int, ok: bool) -> None:
-    """It should look for a program that needs no sudo, without running it."""
-    session = Session(sh=RemoteAnswer(code, b"", b""))
+@pytest.mark.parametrize(("code", "user", "ok"), [(0, b"dbod", None), (0, b"root", True), (127, b"dbod", False)])
+def test_command_without_sudo(code: int, user: bytes, ok: bool | None) -> None:
+    """It should look for a program that is run without sudo, and not take its being there for the right it needs."""
+    session = Session(sh=RemoteAnswer(code, b"", b""), id=RemoteAnswer(0, user, b""))
     assert machine(session).may_run(("/opt/site/dbctl", "start")).ok is ok
     assert not any(words.startswith("/opt/site") for words in session.ran)
 

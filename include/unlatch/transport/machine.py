@@ -79,8 +79,11 @@ class SshMachine:
 
     def _finds(self, program: str) -> Leave:
         answer = self._run(["sh", "-c", 'command -v -- "$1"', "sh", program])
+        if answer.code == 0 and self.login_user() != "root":
+            why = f"it is there; whether {self.login_user()} may do without sudo what it does, only its run would tell"
+            return Leave(None, why)
         if answer.code == 0:
-            return Leave(True, f"it is there; {self.login_user()} runs it without sudo")
+            return Leave(True, "it is there, and root runs it")
         return Leave(
             False, f"there is no {program} that {self.login_user()} may run", f"install {program}", there=False
         )
