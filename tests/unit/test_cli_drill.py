@@ -101,6 +101,20 @@ def test_good_to_have(run: Run) -> None:
     assert "# clone support" not in out
 
 
+def test_what_would_let_the_next_drill_tell(run: Run) -> None:
+    """It should print of what could not be checked how it could be, as the document does, and miss nothing for it."""
+    open_rows = [
+        check("service hold", None, RULE),
+        check("extended attributes", None, "nothing to do unless the files have some"),
+        check("clear locks on the NAS", None, "on ONTAP: security login rest-role create", host="nas"),
+    ]
+    code, out, _ = run(of(drilled(*open_rows)))
+    assert code == 0
+    assert f"\nto have it checked, on dbvrtg4037:\n{RULE}    # service hold\n" in out
+    assert "\nto have it checked, on nas:\non ONTAP: security login rest-role create" in out
+    assert "nothing to do" not in out
+
+
 def test_lines_are_never_broken(run: Run) -> None:
     """It should print a long sudoers line whole: a broken one could not be pasted."""
     long = RULE + " x" * 200

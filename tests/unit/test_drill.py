@@ -195,8 +195,12 @@ def test_estimate_of_a_stopped_instance(site: Site) -> None:
     measured = {"privilege": "time to recover", "path": None, "ok": True, "why": "", "bytes": 10**9, "estimate_s": 20.0}
     site.host().answers["preflight"] = [measured]
     assert site.drill().guests[0].instances[0].estimate["copy"] == 21.0
-    site.host().answers["preflight"] = []
-    assert site.drill().guests[0].instances[0].estimate_s is None
+    small = measured | {"bytes": 10**6, "estimate_s": 0.0}
+    site.host().answers["preflight"] = [small]
+    assert site.drill().guests[0].instances[0].estimate["copy"] == 1.0
+    for rows in ([], [measured | {"ok": None, "bytes": 0, "estimate_s": None}]):
+        site.host().answers["preflight"] = rows
+        assert site.drill().guests[0].instances[0].estimate_s is None
 
 
 def test_estimate_on_nfs(nfs: Site) -> None:

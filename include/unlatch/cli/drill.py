@@ -87,7 +87,7 @@ def show(found: Drill) -> None:
     style = "bold red" if counts["missing"] else "yellow" if counts["unchecked"] else "bold green"
     words = f"{counts['ok']} ok, {counts['missing']} missing, {counts['unchecked']} could not be checked"
     output.show_text(Text(words, style=style))
-    for line in (*grants(found.missing), *good_to_have(found)):
+    for line in (*grants(found.missing), *to_be_told(found), *good_to_have(found)):
         output.show_text(Text(output.clean(line)))
 
 
@@ -133,13 +133,22 @@ def grants(missing: Iterable[DrillCheck]) -> Iterator[str]:
             yield from (f"{line}    # {privilege}" for privilege, line in others)
 
 
+def to_be_told(found: Drill) -> Iterator[str]:
+    """What would let the next drill tell what this one could not check."""
+    return _advice("to have it checked, on", found.unchecked)
+
+
 def good_to_have(found: Drill) -> Iterator[str]:
     """What no repair needs, but whoever looks for the cause of a crash afterwards."""
+    return _advice("good to have on", (check for check in found.checks() if not check.needed and not check.ok))
+
+
+def _advice(title: str, checks: Iterable[DrillCheck]) -> Iterator[str]:
     by_host: dict[str, dict[str, None]] = {}
-    for check in found.checks():
-        if not check.needed and not check.ok and check.grant and not check.grant.startswith(_NO_ADVICE):
+    for check in checks:
+        if check.grant and not check.grant.startswith(_NO_ADVICE):
             lines = by_host.setdefault(check.host or _WORKER, {})
             lines |= dict.fromkeys(f"{line}    # {check.privilege}" for line in check.grant.splitlines())
     for host, lines in by_host.items():
-        yield f"\ngood to have on {host}:"
+        yield f"\n{title} {host}:"
         yield from lines

@@ -53,7 +53,7 @@ def copying(files: Sequence[FileFact], rows: Iterable[Json], *, takes_locks: boo
         takes_locks: Whether the engine locks its files at all.
     """
     locked = [f for f in files if f.lock.kind not in {LockKind.NONE, LockKind.PIDFILE}]
-    measured = next((row for row in rows if row.get("privilege") == _MEASURED and row.get("estimate_s")), {})
+    measured = next((row for row in rows if row.get("privilege") == _MEASURED and row.get("bytes")), {})
     total_bytes, seconds = int(measured.get("bytes") or 0), float(measured.get("estimate_s") or 0)
     rate_bytes_s = total_bytes / seconds if total_bytes and seconds else COPY_RATE_BYTES_S
     if takes_locks and not locked:
