@@ -157,6 +157,15 @@ def test_database_login(site: Site, answer: Exception, ok: bool | None) -> None:
     assert str(answer.args[0]) in check.why
 
 
+def test_write_probe_that_a_repair_would_make(site: Site) -> None:
+    """It should not let a login that only reads stand for a write probe, and say nothing where none is declared."""
+    assert all(c.privilege != "write probe" for c in site.drill().checks())
+    site.known.instances = (instance(write_probe=True),)
+    check = site.check("write probe", host=None)
+    assert (check.ok, site.drill().missing) == (None, ())
+    assert "not tried" in check.why
+
+
 def test_error_log(site: Site) -> None:
     """It should tell a log that may not be read from one that is empty; none is asked for where none is declared."""
     site.host().answers["tail"] = ConfigError("mysql cannot read it", next_step="chmod")

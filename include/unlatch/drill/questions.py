@@ -276,6 +276,9 @@ def _login(asking: Asking, instance: Instance, engine: Engine) -> None:
         return f"{proof.user}, server {proof.server_version}{read}"
 
     asking.ask("database login", question, path=instance.login_conn_id, host=None, waits_for_host=False)
+    if instance.write_probe:
+        untried = Told(None, "not tried, as it writes: that the login may make, fill and drop a table is not proven")
+        asking.ask("write probe", lambda: untried, path=instance.login_conn_id, host=None, waits_for_host=False)
 
 
 def _log_words(text: str) -> Told:
