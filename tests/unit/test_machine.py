@@ -67,6 +67,16 @@ def test_refusals(code: int, stderr: bytes, there: bool, words: str) -> None:
     assert LINE in (leave.grant or "")
 
 
+@pytest.mark.parametrize(("code", "there"), [(0, True), (1, False)])
+def test_a_refusal_hides_whether_the_program_is_there(code: int, there: bool) -> None:
+    """It should find out by itself: sudo tells a user without any rule only that a password is required."""
+    refused = RemoteAnswer(1, b"", b"sudo: a password is required\n")
+    session = Session(**{"sudo_-n_-l_--": refused, "sh_-c_test": RemoteAnswer(code, b"", b"")})
+    leave = machine(session).may_run(START)
+    assert (leave.ok, leave.there, leave.grant) == (False, there, LINE)
+    assert ("there is no /usr/local/sbin/dbservice" in leave.why) is not there
+
+
 def test_grant_may_name_less_than_the_command() -> None:
     """It should give the line for the program alone, where its arguments do not matter."""
     session = Session(**{"sudo_-n_-l_--": RemoteAnswer(1, b"", b"")})

@@ -75,7 +75,12 @@ class SshMachine:
             return Leave(False, f"there is no sudo: {said}", f"install the package sudo, then add: {line}", there=False)
         if "command not found" in said:
             return Leave(False, f"there is no {program}", line, there=False)
-        return Leave(False, said or f"sudo does not allow it to {self.login_user()}", line)
+        said = said or f"sudo does not allow it to {self.login_user()}"
+        # Whoever has no rule at all is not told what is not there; both are to be known at once.
+        seen = self._run(["sh", "-c", 'test -e "$1" || ! test -x "${1%/*}"', "sh", program])
+        if program.startswith("/") and seen.code == 1:
+            return Leave(False, f"there is no {program}, and sudo would not allow it: {said}", line, there=False)
+        return Leave(False, said, line)
 
     def _finds(self, program: str) -> Leave:
         answer = self._run(["sh", "-c", 'command -v -- "$1"', "sh", program])
