@@ -15,6 +15,7 @@ from unlatch.recording import Case
 from unlatch.remedies import Circumstances, Obstacle
 
 _PENDING = ("pgrep", "-x", "sm-notify")
+_NO_SUCH_PROCESS = 1  # pgrep's word for it
 
 
 def look_around(case: Case, ports: Ports, look: Look, locked: Sequence[PurePosixPath]) -> Circumstances:
@@ -108,8 +109,14 @@ def pending_notification(case: Case, ports: Ports) -> str | None:
     if case.volume.kind is not VolumeKind.NFS:
         return None
     found = ports.agent.command(_PENDING)
-    if found.code != 0 or not found.output.strip():
+    if found.code == _NO_SUCH_PROCESS:
         return None
+    if found.code != 0 or not found.output.strip():
+        return (
+            f"whether sm-notify of this boot still runs on {case.guest.name} could not be seen: "
+            f"{' '.join(_PENDING)} ended with exit code {found.code}: {found.output.strip()[:200]}. While it does, the "
+            f"NAS may drop the locks of {case.instance.name}. Look as root there, and end it: pkill -x sm-notify."
+        )
     pid = found.output.split()[0]
     return (
         f"sm-notify of this boot (pid {pid}) on {case.guest.name} still tries to reach its servers. When it gets "

@@ -17,6 +17,7 @@ from unlatch.models import (
     Policy,
     RemedyPolicy,
 )
+from unlatch.ports import CommandAnswer
 
 DATADIR = PurePosixPath("/ORA/dbs03/voms")
 
@@ -130,6 +131,15 @@ def test_notification_that_is_still_on_its_way_is_told(world: World) -> None:
     run.all()
     assert "sm-notify of this boot (pid 815)" in run.row("restart_database").result["warning"]
     assert "pkill -x sm-notify" in world.tickets.text
+
+
+def test_notification_that_cannot_be_looked_for_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It should not take a guest without pgrep for one on which no notification is on its way."""
+    world.notify_error = ConfigError("sudo refuses unlatch-notify.", next_step="grant it")
+    monkeypatch.setattr(world.agent, "command", lambda _: CommandAnswer(127, "pgrep: command not found"))
+    run = Run(world)
+    run.all()
+    assert "could not be seen: pgrep -x sm-notify ended with exit code 127" in world.tickets.text
 
 
 def test_policy_without_a_copy_ends_in_a_refusal(world: World) -> None:
