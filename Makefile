@@ -33,7 +33,7 @@ bench: setup ## recreate, check-locks and detection beside the usual tools: 45 m
 	$(PY) -m bench --scale $(BENCH_SCALE) $(BENCH)
 	$(PY) -m bench.detect --scale $(BENCH_SCALE)
 
-bench-detect: setup ## only detection: ten minutes, no root; BENCH='--section speed' for a part
+bench-detect: setup ## only detection: twenty minutes; as root also through killed daemons; BENCH='--section speed' for a part
 	$(PY) -m bench.detect --scale $(BENCH_SCALE) $(BENCH)
 
 # The NFS lab: a folder of scripts that is not part of the project, relative to here; its tests are skipped without it.
