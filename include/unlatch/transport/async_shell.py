@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import shlex
+import signal
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
@@ -61,16 +63,18 @@ class LocalAsyncShell:
 
     async def chunks(self, argv: Sequence[str]) -> AsyncGenerator[bytes, None]:
         """See `AsyncShell.chunks`."""
-        process = await asyncio.create_subprocess_exec(
-            *argv, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL
-        )
+        starting = asyncio.create_task(_started(argv))
+        try:
+            process = await asyncio.shield(starting)
+        except asyncio.CancelledError:
+            # asyncio that is interrupted in the midst of it waits for pipes which nobody will close.
+            await _end(await starting)
+            raise
         try:
             while process.stdout is not None and (data := await process.stdout.read(_CHUNK_BYTES)):
                 yield data
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            await _end(process)
 
     async def close(self, *, is_sound: bool) -> None:
         """Nothing is open between two commands."""
@@ -85,3 +89,26 @@ async def output_of(shell: AsyncShell, argv: Sequence[str], *, limit_s: float) -
     """
     async with asyncio.timeout(limit_s), contextlib.aclosing(shell.chunks(argv)) as chunks:
         return b"".join([chunk async for chunk in chunks])
+
+
+async def _started(argv: Sequence[str]) -> asyncio.subprocess.Process:
+    return await asyncio.create_subprocess_exec(
+        *argv,
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        process_group=0,
+    )
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    """End a program with its children: asyncio's `wait` ends when the pipes do too, and they hold them.
+
+    Children of another user end with their standard input.
+    """
+    if process.stdin is not None:
+        process.stdin.close()
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    await process.wait()
