@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from airflow.providers.standard.operators.trigger_dagrun import TriggerDagRunOperator
 from airflow.sdk import DAG
 
 from unlatch import wiring
@@ -21,11 +20,5 @@ with DAG(
     tags=["unlatch"],
     doc_md=wiring.document("watch_hypervisors"),
 ):
-    crashes = WatchHypervisors(task_id="detect_crash")
-
-    # The run id is the incident: a crash that is read twice finds its run there already and is skipped.
-    TriggerDagRunOperator.partial(
-        task_id="remediate",
-        trigger_dag_id="remediate_guest",
-        skip_when_already_exists=True,
-    ).expand_kwargs(crashes.output)
+    # The run id is the incident: a crash that is read twice finds its run there already.
+    WatchHypervisors(task_id="detect_crash", starts="remediate_guest")

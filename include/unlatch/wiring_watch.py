@@ -33,7 +33,7 @@ def read_new_crashes(bell: Mapping[str, object] | None = None) -> list[Json]:
             begin where they were left, and ring at once.
 
     Returns:
-        Arguments of TriggerDagRunOperator.
+        The runs, as `{"trigger_run_id", "conf"}` each.
     """
     from unlatch.transport.log_reader import PositionReader  # noqa: PLC0415  # see `unlatch.wiring`
 
