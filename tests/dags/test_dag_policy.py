@@ -124,6 +124,9 @@ def test_the_watch_is_one_endless_task(bag: Any) -> None:
     dag = bag.dags["watch_hypervisors"]
     assert dag.max_active_runs == 1
     assert "Continuous" in type(dag.timetable).__name__
+    (task,) = dag.tasks
+    assert task.task_id == "detect_crash"
+    assert task.starts in bag.dags
 
 
 @pytest.mark.parametrize(("name", "hour", "weekdays"), [("recheck_volumes", 9, {0}), ("drill", 7, set(range(7)))])

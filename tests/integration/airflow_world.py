@@ -61,9 +61,13 @@ class World:
 
     def watch_waits(self) -> bool:
         """Whether the watch sits in the triggerer, so that it costs no worker."""
+        return bool(self.waiting_watch())
+
+    def waiting_watch(self) -> dict[str, Any]:
+        """The watch's task while it sits in the triggerer; empty otherwise."""
         runs = self.airflow.call("GET", "/dags/watch_hypervisors/dagRuns?limit=1&order_by=-run_after")["dag_runs"]
         tasks = self.airflow.tasks("watch_hypervisors", runs[0]["dag_run_id"]) if runs else []
-        return any(task["state"] == "deferred" for task in tasks)
+        return next((task for task in tasks if task["state"] == "deferred"), {})
 
     def runs(self, text: str) -> list[str]:
         """The runs of `remediate_guest` whose id has `text` in it."""

@@ -114,6 +114,26 @@ def test_crash_while_airflow_is_dead(world: World, components: tuple[str, ...]) 
     assert world.runs(domain) == [incident_id(event.at, domain)]
 
 
+def test_a_watch_that_is_killed_while_it_starts_runs(world: World) -> None:
+    """It should start every run exactly once, although the worker dies between two of them."""
+    names = [f"97_half{n}" for n in range(12)]
+    task = world.until("the watch waits", world.waiting_watch)["id"]
+    at = datetime.now(UTC)
+    for name in names:
+        world.lab.log(f"WARNING (XendDomainInfo:1907) Domain has crashed: name={name} id=9.", at=at)
+    world.until("the first of them is started", lambda: world.runs("_half"), pause_s=0.01)
+    for pid in (workers := processes(str(task).encode())):
+        os.kill(pid, signal.SIGKILL)
+    started = world.runs("_half")
+    assert len(workers) == 2, "the task and its supervisor"
+    assert len(started) < len(names), "it was killed too late"
+    incidents = [incident_id(event.at, event.domain) for event in world.strangers(names)]
+    world.until("all are started", lambda: len(world.runs("_half")) >= len(names))
+    assert [world.ended(incident) for incident in incidents] == ["failed"] * len(names)
+    assert sorted(world.runs("_half")) == sorted(incidents)
+    assert all(world.phases(incident, "", "detect_crash") == ["intent", "refused"] for incident in incidents)
+
+
 def test_one_failed_instance_fails_the_run_and_spares_the_others(world: World) -> None:
     """It should end as failed, name the instance and the cause, not try again, and have the other two accessible."""
     incident = world.crash()
