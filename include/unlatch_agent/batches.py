@@ -4,16 +4,19 @@ A batch is one append to the journal before, one after, one wait for the disk in
 directory. What a batch finished is recorded even when one of its files failed. While one batch is on its way to
 the disk the originals of the next are read.
 
-On a local file system one thread does it all: the kernel reads ahead for it, and threads would only wait for each
-other's interpreter. On NFS every call waits for the server, so many threads call at a time.
+On a local file system one thread makes a batch: the kernel reads ahead for it, and threads would only wait for each
+other's interpreter. Several processes take batches when there are many, see sharing.py. On NFS every call waits for
+the server, so many threads call at a time.
 """
 
-from typing import Callable, Dict, Iterable, Iterator, List, Sequence
+from typing import Callable, Dict, Iterable, Iterator, List, Optional, Sequence, Tuple
 
-from unlatch_agent import durable, workers
+from unlatch_agent import durable, ioguard, workers
 from unlatch_agent.copying import Asked, Chooser
+from unlatch_agent.errors import Json
+from unlatch_agent.journal import Journal
 from unlatch_agent.making import Making, Planned
-from unlatch_agent.progress import Progress
+from unlatch_agent.progress import Counting
 from unlatch_agent.ranges import SMALL_BYTES
 
 # How much goes into one batch: memory, descriptors (two for a file, and one for the next batch), and what is
@@ -46,7 +49,7 @@ def cut(planned: Iterable[Planned], most: int = BATCH_FILES) -> Iterator[List[Pl
         yield batch
 
 
-def make_all(rows: Iterator[Sequence[Making]], chooser: Chooser, asked: Asked, progress: Progress) -> None:
+def make_all(rows: Iterator[Sequence[Making]], chooser: Chooser, asked: Asked, progress: Counting) -> None:
     """Make all copies, batch by batch, and record them as prepared.
 
     Raises:
@@ -70,31 +73,61 @@ def make_all(rows: Iterator[Sequence[Making]], chooser: Chooser, asked: Asked, p
 
 
 def _make(
-    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Progress, meanwhile: Callable[[], None]
+    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Counting, meanwhile: Callable[[], None]
 ) -> None:
     """Make one batch; ``meanwhile`` is called when it has been read and is on its way to the disk."""
-    owners: Dict[str, List[Making]] = {}
-    for copy in batch:
-        owners.setdefault(copy.owner.directory, []).append(copy)
+    record_begun(batch, chooser)
     try:
-        for copies in owners.values():
-            copies[0].owner.record_all("copying", [(copy.plan.target.name, copy.intent(chooser)) for copy in copies])
         _through(batch, chooser, asked, progress, meanwhile)
     finally:
         for copy in batch:
             copy.close()
-        for directory, copies in owners.items():
-            spoilt = [(copy.plan.target.name, copy.intent(chooser)) for copy in copies if copy.is_spoilt]
-            if spoilt:  # nothing of them is relied on again
-                copies[0].owner.record_all("copying", spoilt)
-            made = [(copy.plan.target.name, copy.facts) for copy in copies if copy.is_verified]
-            if made:
-                durable.sync_directory(directory)
-                copies[0].owner.record_all("prepared", made)
+        record_begun((copy for copy in batch if copy.is_spoilt), chooser)  # nothing of them is relied on again
+        sync_names(batch)
+        record("prepared", ((copy.owner, copy.plan.target.name, copy.facts) for copy in batch if copy.is_verified))
+
+
+def made(
+    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Counting, meanwhile: Callable[[], None]
+) -> Optional[Json]:
+    """Make one batch for another process, which has recorded that it begins and will record what came of it.
+
+    Returns:
+        what went wrong with one of its files.
+    """
+    wrong: Optional[Json] = None
+    try:
+        _through(batch, chooser, asked, progress, meanwhile)
+    except Exception as error:  # noqa: BLE001 (the other process raises it, when it has recorded what was finished)
+        wrong = ioguard.as_message(error)
+    for copy in batch:
+        copy.close()
+    sync_names(batch)
+    return wrong
+
+
+def record(event: str, facts: Iterable[Tuple[Journal, str, Json]]) -> None:
+    """Record an event of some files, with one wait for the disk for each journal."""
+    owners: Dict[str, Tuple[Journal, List[Tuple[str, Json]]]] = {}
+    for owner, name, known in facts:
+        owners.setdefault(owner.directory, (owner, []))[1].append((name, known))
+    for owner, rows in owners.values():
+        owner.record_all(event, rows)
+
+
+def record_begun(copies: Iterable[Making], chooser: Chooser) -> None:
+    """Record that copies are begun, or gone on with."""
+    record("copying", ((copy.owner, copy.plan.target.name, copy.intent(chooser)) for copy in copies))
+
+
+def sync_names(batch: Sequence[Making]) -> None:
+    """Wait until the disk has the names of the copies that are verified."""
+    for directory in {copy.owner.directory for copy in batch if copy.is_verified}:
+        durable.sync_directory(directory)
 
 
 def _through(
-    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Progress, meanwhile: Callable[[], None]
+    batch: Sequence[Making], chooser: Chooser, asked: Asked, progress: Counting, meanwhile: Callable[[], None]
 ) -> None:
     """Take a batch through its passes; one that is through the first goes on when another fails there."""
     copied: List[Making] = []
@@ -122,7 +155,7 @@ def _through(
         raise failed[0]
 
 
-def _to_disk(copied: Sequence[Making], progress: Progress, threads: int) -> None:
+def _to_disk(copied: Sequence[Making], progress: Counting, threads: int) -> None:
     """Wait until the disk has all of some copies, and let the kernel read small ones back."""
 
     def wait(one: Making) -> None:

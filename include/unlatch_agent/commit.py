@@ -3,7 +3,19 @@
 import os
 from typing import Dict, List, Optional, Sequence
 
-from unlatch_agent import bootclock, descriptors, identity, journal, locks, positions, prepare, safety, swapping, verify
+from unlatch_agent import (
+    bootclock,
+    descriptors,
+    identity,
+    journal,
+    locks,
+    positions,
+    prepare,
+    relay,
+    safety,
+    swapping,
+    verify,
+)
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
@@ -73,10 +85,12 @@ def run(
             beat(None)
             held.append(swapping.held(step))
         batch = sorted({target.directory for target in targets})
-        done: List[Step] = []
-        for group in swapping.groups(steps, held):
-            permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
-            done += swapping.swapped(group, batch, beat)
+        done = relay.swapped(
+            list(swapping.groups(steps, held)),
+            batch,
+            lambda: permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s()),
+            beat,
+        )
     finally:
         for descriptor in held:
             os.close(descriptor)

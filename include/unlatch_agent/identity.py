@@ -91,15 +91,15 @@ class Identity(NamedTuple):
 
 def of_status(status: os.stat_result) -> Identity:
     """Make an identity from a stat result."""
-    return Identity(
-        inode=status.st_ino,
-        dev=status.st_dev,
-        size_bytes=status.st_size,
-        mtime_ns=status.st_mtime_ns,
-        ctime_ns=status.st_ctime_ns,
-        links=status.st_nlink,
-        mode=status.st_mode,
-        blocks_bytes=status.st_blocks * 512,
+    return Identity(  # by place: this is done a dozen times for each of many files
+        status.st_ino,
+        status.st_dev,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_ctime_ns,
+        status.st_nlink,
+        status.st_mode,
+        status.st_blocks * 512,
     )
 
 
@@ -157,8 +157,7 @@ def open_to_read(path: str) -> int:
 
 def differences(before: Json, now: Identity, keys: Sequence[str]) -> List[str]:
     """Return which of the named keys of a recorded identity no longer hold."""
-    current = now.document()
-    return [key for key in keys if before[key] != current[key]]
+    return [key for key in keys if before[key] != getattr(now, key)]
 
 
 def head_sha256(descriptor: int) -> str:

@@ -9,13 +9,14 @@ the mount lets it go, before it could do anything more.
 import contextlib
 import ctypes
 import json
+import math
 import os
 import select
 import signal
 import sys
 import time
 import traceback
-from typing import Any, Callable, Generic, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
+from typing import Any, Callable, Generator, Generic, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
 
 from unlatch_agent.errors import AgentError, HostError, Json, TryAgainError, of_system, rebuilt
 
@@ -63,7 +64,16 @@ def own_pids() -> List[int]:
     return [os.getpid(), *_above]
 
 
-def _as_message(error: AgentError) -> Json:
+def as_message(error: BaseException) -> Json:
+    """Return what a child tells of an error that it is just handling; ``errors.rebuilt`` makes one of it again."""
+    if isinstance(error, OSError):
+        error = of_system(error)
+    if not isinstance(error, AgentError):
+        error = HostError(
+            "internal",
+            "the agent failed: {}".format(traceback.format_exc().strip()),
+            "report this as a defect; what was done so far is in the journal, so the same command can be run again",
+        )
     return {"error": error.document(), "exit": error.exit_code, "files": error.files}
 
 
@@ -104,17 +114,8 @@ def _fork(work: Callable[[Callable[[Json], None]], None]) -> _Child:
 
         try:
             work(send)
-        except AgentError as error:
-            send(_as_message(error))
-        except OSError as error:
-            send(_as_message(of_system(error)))
-        except BaseException:  # noqa: BLE001 (the parent raises it again)
-            problem = HostError(
-                "internal",
-                "the agent failed: {}".format(traceback.format_exc().strip()),
-                "report this as a defect; what was done so far is in the journal, so the same command can be run again",
-            )
-            send(_as_message(problem))
+        except BaseException as error:  # noqa: BLE001 (the parent raises it again)
+            send(as_message(error))
     finally:
         os._exit(0)
 
@@ -165,7 +166,7 @@ def _messages(child: _Child, limit_s: float) -> Iterator[Json]:
     heard = time.monotonic()
     while True:
         left_s = heard + limit_s - time.monotonic()
-        if left_s <= 0 or not select.select([child.pipe], [], [], left_s)[0]:
+        if left_s <= 0 or not _readable([child.pipe], left_s):
             raise _SilenceError
         data = os.read(child.pipe, 1 << 16)
         if not data:
@@ -175,6 +176,14 @@ def _messages(child: _Child, limit_s: float) -> Iterator[Json]:
             yield message
 
 
+def _readable(pipes: Sequence[int], limit_s: float) -> List[int]:
+    """Wait until there is something to read; unlike select(2), also on descriptors with large numbers."""
+    waiting = select.poll()
+    for pipe in pipes:
+        waiting.register(pipe, select.POLLIN)
+    return [pipe for pipe, _ in waiting.poll(math.ceil(limit_s * 1000))]
+
+
 def _end(child: _Child) -> None:
     """Kill and reap the child; a child stuck in the kernel is left behind, it can do no more."""
     with contextlib.suppress(OSError):
@@ -182,7 +191,7 @@ def _end(child: _Child) -> None:
     try:
         # The pipe closes when the child is really gone, so this waits for an event, not for time.
         deadline = time.monotonic() + REAP_S
-        while select.select([child.pipe], [], [], max(0.0, deadline - time.monotonic()))[0]:
+        while _readable([child.pipe], max(0.0, deadline - time.monotonic())):
             if not os.read(child.pipe, 1 << 16):
                 os.waitpid(child.pid, 0)
                 break
@@ -194,10 +203,13 @@ def _end(child: _Child) -> None:
 class _Lane(Generic[Item]):
     """Items that are looked at one after the other, in one child until it hangs and then in another."""
 
-    def __init__(self, items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float) -> None:
+    def __init__(
+        self, items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float, on_beat: Callable[[], None]
+    ) -> None:
         self._left: List[Item] = list(items)
         self._look = look
         self._limit_s = limit_s
+        self._on_beat = on_beat
         self._begin()
 
     def _begin(self) -> None:
@@ -233,6 +245,8 @@ class _Lane(Generic[Item]):
         for message in self._inbox.added(data):
             if "value" in message:
                 yield Outcome(self._left.pop(0), message["value"], False)
+            else:
+                self._on_beat()
         if not data:
             self.end()
             if self._left:
@@ -262,9 +276,17 @@ def _words(item: Any) -> str:
     return "{} or one after it".format(item[0]) if isinstance(item, (list, tuple)) else str(item)
 
 
+def _unheard() -> None:
+    """Pass on no sign of life: the caller's own supervisor waits longer than one look takes."""
+
+
 def each(
-    items: Sequence[Item], look: Callable[[Item, Beat], Any], limit_s: float, children: int = 1
-) -> Iterator["Outcome[Item]"]:
+    items: Sequence[Item],
+    look: Callable[[Item, Beat], Any],
+    limit_s: float,
+    children: int = 1,
+    on_beat: Callable[[], None] = _unheard,
+) -> Generator["Outcome[Item]", None, None]:
     """Look at every item in a child process, moving on from those that hang.
 
     Args:
@@ -272,7 +294,8 @@ def each(
         look: called in the child with the item and a beat to call in long looks; what it returns
             must be JSON.
         limit_s: seconds without a sign of life after which an item is given up.
-        children: how many items are looked at at a time, each child its own share of them.
+        children: how many items are looked at at a time, each child its own share of them: every so many-th.
+        on_beat: called with every sign of life of a child.
 
     Yields:
         one outcome per item; in the items' order, when there is one child.
@@ -283,9 +306,9 @@ def each(
     lanes: "List[_Lane[Item]]" = []
     try:
         for first in range(min(children, len(items))):
-            lanes.append(_Lane(items[first::children], look, limit_s))
+            lanes.append(_Lane(items[first::children], look, limit_s, on_beat))
         while lanes:
-            ready = select.select([lane.pipe for lane in lanes], [], [], min(lane.patience_s for lane in lanes))[0]
+            ready = _readable([lane.pipe for lane in lanes], min(lane.patience_s for lane in lanes))
             for lane in lanes:
                 if lane.pipe in ready:
                     for outcome in lane.arrived():

@@ -7,7 +7,7 @@ JSON lines, each on disk before the act that it announces. A last line cut off b
 import json
 import os
 import socket
-from typing import Dict, FrozenSet, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from unlatch_agent import SCHEMA, __version__, bootclock, durable, identity
 from unlatch_agent.errors import Json, RefusedError
@@ -32,8 +32,9 @@ _AFTER: Dict[str, FrozenSet[str]] = {
 # What a record says of itself, not of its file.
 _OF_THE_LINE = ("n", "at", "event", "name")
 EVENTS = frozenset(_AFTER) - {""}
+_WHOLE_NUMBERS = {int}
 # Made once: json.dumps would make one for each line.
-_line_of = json.JSONEncoder(sort_keys=True).encode
+_line_of = json.JSONEncoder(check_circular=False).encode
 # A repair in one of these is under way: nobody else may begin one on that directory.
 UNFINISHED = frozenset({"copying", "prepared", "swapping", "setting_aside", "restoring", "discarding"})
 
@@ -121,7 +122,8 @@ def replay(content: bytes) -> History:
 
 
 def _is_identity(value: object) -> bool:
-    return isinstance(value, dict) and all(isinstance(value.get(key), int) for key in identity.KEYS)
+    # Of four records of each of many files: a set is faster than a loop.
+    return isinstance(value, dict) and set(map(type, map(value.get, identity.KEYS))) == _WHOLE_NUMBERS
 
 
 def _after(entries: Dict[str, Entry], event: str, record: Json, line_number: int) -> Entry:
@@ -129,10 +131,11 @@ def _after(entries: Dict[str, Entry], event: str, record: Json, line_number: int
     name = record.get("name")
     if not isinstance(name, str) or not name or "/" in name:
         raise DamagedError("line {} names no file".format(line_number))
-    known = entries.get(name, Entry(name, "", {}))
-    if event not in _AFTER[known.state]:
-        raise DamagedError("line {}: {} cannot follow {}".format(line_number, event, known.state or "nothing"))
-    facts = {} if event in ("copying", "setting_aside") else dict(known.facts)
+    known = entries.get(name)
+    state = "" if known is None else known.state
+    if event not in _AFTER[state]:
+        raise DamagedError("line {}: {} cannot follow {}".format(line_number, event, state or "nothing"))
+    facts = {} if known is None or event in ("copying", "setting_aside") else dict(known.facts)
     facts.update(record)
     for key in _OF_THE_LINE:
         facts.pop(key, None)
@@ -230,7 +233,7 @@ class Journal:
         """
         if self._descriptor is None:
             self._descriptor = self._opened()
-        self._append(self._descriptor, [dict(facts, event=event, name=name) for name, facts in facts_by_name])
+        self._append(self._descriptor, (dict(facts, event=event, name=name) for name, facts in facts_by_name))
 
     def _opened(self) -> int:
         if not self.exists:
@@ -243,24 +246,25 @@ class Journal:
             if os.fstat(descriptor).st_size > self.history.sound_bytes:
                 durable.cut(descriptor, self.history.sound_bytes)
         if not self.history.length:
-            begin = {"event": "begin", "schema": SCHEMA, "incident": self.incident, "host": socket.gethostname()}
+            begin: Json = {"event": "begin", "schema": SCHEMA, "incident": self.incident, "host": socket.gethostname()}
             begin.update(boot_id=bootclock.boot_id(), agent_version=__version__)
             self._append(descriptor, [begin])
+            self.history = self.history._replace(incident=self.incident, boot_id=begin["boot_id"])
         return descriptor
 
-    def _append(self, descriptor: int, events: Sequence[Json]) -> None:
+    def _append(self, descriptor: int, records: Iterable[Json]) -> None:
         at, length = bootclock.now_iso(), self.history.length
         lines, entries = [], []
-        for event in events:
-            record = dict(event, n=length, at=at)
+        for record in records:
+            record["n"], record["at"] = length, at
             length += 1
             if record["event"] != "begin":
                 entries.append(_after(self.history.entries, str(record["event"]), record, length))
-            lines.append(_line_of(record).encode() + b"\n")
-        durable.append(descriptor, b"".join(lines))
+            lines.append(_line_of(record))
+        lines.append("")
+        durable.append(descriptor, "\n".join(lines).encode())
         self.history.entries.update((entry.name, entry) for entry in entries)
-        boot_id = self.history.boot_id or (events[0].get("boot_id") if events else None)
-        self.history = self.history._replace(length=length, incident=self.incident, boot_id=boot_id)
+        self.history = self.history._replace(length=length)
 
     def remove(self) -> None:
         """Remove the journal: nothing that it speaks of is left."""

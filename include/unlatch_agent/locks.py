@@ -18,6 +18,9 @@ F_OFD_GETLK = 36
 F_OFD_SETLK = 37
 # struct flock of 64-bit Linux: l_type, l_whence, l_start, l_len, l_pid.
 _FLOCK = struct.Struct("@hhqqi4x")
+_WHOLE = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+# How an answer begins that no lock stands in the way.
+_FREE = struct.pack("@h", fcntl.F_UNLCK)
 # A file can carry many small locks; this many questions find the holders that matter.
 _MOST_QUESTIONS = 64
 _REFUSED = (errno.EAGAIN, errno.EACCES)
@@ -44,6 +47,8 @@ def _ask(descriptor: int, command: int, start: int, length: int) -> Optional[Tup
 
 def _standing(descriptor: int, command: int) -> List[Lock]:
     """Return the locks that one kind of probe sees, over the whole file."""
+    if fcntl.fcntl(descriptor, command, _WHOLE).startswith(_FREE):
+        return []  # nearly always
     found: List[Lock] = []
     ranges = [(0, 0)]  # a length of 0 reaches to the end
     for _ in range(_MOST_QUESTIONS):
@@ -122,6 +127,8 @@ def describe(found: List[Lock], listed: Set[int], opener_with_lock: Optional[int
         ``kind`` is local when any holder is a process of this host; anything else that is locked is
         remote, whatever its pid says.
     """
+    if not found and not listed and opener_with_lock is None:
+        return {"kind": "none", "type": None, "pid": None}
     local = sorted(pid for pid in set(listed) | {lock.pid for lock in found} if _lives_here(pid))
     if not local and opener_with_lock is not None:
         local = [opener_with_lock]
@@ -160,9 +167,8 @@ def take(descriptor: int) -> bool:
         HostError: ``enolck``.
         OSError: the file system knows no such locks.
     """
-    request = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
     try:
-        fcntl.fcntl(descriptor, F_OFD_SETLK, request)
+        fcntl.fcntl(descriptor, F_OFD_SETLK, _WHOLE)
     except OSError as error:
         if error.errno in _REFUSED:
             return False

@@ -13,7 +13,7 @@ from unlatch_agent.copying import Asked, Chooser, Copied
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError, naming
 from unlatch_agent.identity import Identity
 from unlatch_agent.journal import Entry, Journal
-from unlatch_agent.progress import Progress
+from unlatch_agent.progress import Counting
 from unlatch_agent.ranges import SMALL_BYTES
 from unlatch_agent.requests import Request
 from unlatch_agent.safety import Target
@@ -156,7 +156,7 @@ class Making:
         facts.update(method=self.facts.get("method"), fell_back=self.facts.get("fell_back", []))
         self.owner.record("copying", self.plan.target.name, **facts)
 
-    def copy(self, chooser: Chooser, asked: Asked, progress: Progress) -> None:
+    def copy(self, chooser: Chooser, asked: Asked, progress: Counting) -> None:
         """Make the copy with its bytes and metadata; not yet on disk."""
         begun = self.plan.begun
         advance = progress.start(self.path, "copy", begun.done_bytes if begun is not None else 0)
@@ -170,7 +170,9 @@ class Making:
             self._lost = metadata.copy_flags(self.source, self.target)
             if asked.strict_metadata:
                 # Before the bytes: nobody wants to learn this after two terabytes.
-                self._refuse_lost(self._lost + metadata.copy_owner_and_attributes(self.source, self.target))
+                self._refuse_lost(
+                    self._lost + metadata.copy_owner_and_attributes(self.source, self.target, self._status)
+                )
         whole = begun if self._is_all_there else None
         if whole is not None:
             copied = whole.how
@@ -183,7 +185,7 @@ class Making:
         if self._content is not None and len(self._content) <= _DIGEST_BYTES:
             self.facts["source_sha256"] = hashlib.sha256(self._content).hexdigest()
         with naming(self.target):
-            self._lost += metadata.copy_owner_and_attributes(self.source, self.target)
+            self._lost += metadata.copy_owner_and_attributes(self.source, self.target, self._status)
             metadata.copy_times(self._status, self.target)
         if not self.volume.is_nfs and self._content is None:  # small ones go together
             syscalls.begin_writing_back(self.target)
@@ -208,7 +210,7 @@ class Making:
             with naming(self.target):
                 directio.ahead(self.target)
 
-    def verify(self, asked: Asked, progress: Progress) -> None:
+    def verify(self, asked: Asked, progress: Counting) -> None:
         """Compare the copy, which is on disk, with the original, and complete what is known of it."""
         size_bytes = self.plan.source.size_bytes
         advance = progress.start(self.path, "compare", size_bytes)

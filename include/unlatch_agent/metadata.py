@@ -21,6 +21,10 @@ FS_IOC_FSGETXATTR = 0x801C581F
 FS_IOC_FSSETXATTR = 0x401C5820
 # struct fsxattr: flags, extent size, number of extents, project, extent size of shared blocks, padding.
 _PROJECT = struct.Struct("=IIIII8x")
+_NO_PROJECT = bytes(_PROJECT.size)
+# GETFLAGS: room for a long, of which the kernel writes an int.
+_FLAGS = struct.Struct("=I4x")
+_NO_FLAGS = bytes(_FLAGS.size)
 # Flags of that structure that SETFLAGS does not know, and that need an empty file: real-time device, extent sizes.
 _KEPT_STORAGE = 0x1 | 0x800 | 0x10000
 # Flags that say how a file is to be treated; the others only say how it is stored.
@@ -30,12 +34,11 @@ _NO_SUCH_THING = (errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS, errno.ENODATA)
 
 def flags(descriptor: int) -> int:
     """Return a file's chattr flags, 0 where the file system has none."""
-    buffer = array.array("L", [0])
     try:
-        fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, buffer, True)
+        answer = fcntl.ioctl(descriptor, FS_IOC_GETFLAGS, _NO_FLAGS)
     except OSError:
         return 0
-    return int(buffer[0]) & 0xFFFFFFFF
+    return int(_FLAGS.unpack(answer)[0])
 
 
 def copy_flags(source: int, target: int) -> List[str]:
@@ -67,12 +70,11 @@ class _Storage(NamedTuple):
 
 
 def _storage(descriptor: int) -> Optional[_Storage]:
-    buffer = array.array("B", bytes(_PROJECT.size))
     try:
-        fcntl.ioctl(descriptor, FS_IOC_FSGETXATTR, buffer, True)
+        answer = fcntl.ioctl(descriptor, FS_IOC_FSGETXATTR, _NO_PROJECT)
     except OSError:
         return None
-    return _Storage(*_PROJECT.unpack(bytes(buffer)))
+    return _Storage(*_PROJECT.unpack(answer))
 
 
 def _copy_project(source: int, target: int) -> List[str]:
@@ -111,8 +113,8 @@ def _attributes(descriptor: int) -> Dict[str, Optional[bytes]]:
     return found
 
 
-def copy_owner_and_attributes(source: int, target: int) -> List[str]:
-    """Give the copy the source's owner, mode, extended attributes and ACLs.
+def copy_owner_and_attributes(source: int, target: int, wanted: os.stat_result) -> List[str]:
+    """Give the copy the source's owner and mode, as they were seen, and its extended attributes and ACLs.
 
     Returns:
         the extended attributes that could not be kept.
@@ -120,7 +122,6 @@ def copy_owner_and_attributes(source: int, target: int) -> List[str]:
     Raises:
         HostError: owner or mode could not be kept; the database could not use such a copy.
     """
-    wanted = os.fstat(source)
     have = os.fstat(target)
     try:
         if (have.st_uid, have.st_gid) != (wanted.st_uid, wanted.st_gid):

@@ -27,11 +27,11 @@ class Position(NamedTuple):
     temp: Optional[Identity]
 
 
-def look(journal: Journal, entry: Entry) -> Position:
-    """Look at a file's three names. Touches the volume."""
+def look(journal: Journal, entry: Entry, *, with_temp: bool = True) -> Position:
+    """Look at a file's three names, or at two while the copy's own makes no difference. Touches the volume."""
     named = identity.of_name(journal.beside(entry.name))
     quarantine = identity.of_name(journal.quarantine(entry.name))
-    temp = identity.of_name(journal.temp(entry.name))
+    temp = identity.of_name(journal.temp(entry.name)) if with_temp else None
     return Position(_kind(entry, named, quarantine, temp), named, quarantine, temp)
 
 

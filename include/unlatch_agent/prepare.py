@@ -8,6 +8,7 @@ from unlatch_agent import (
     cloning,
     comparing,
     copying,
+    crew,
     descriptors,
     enginecheck,
     identity,
@@ -15,6 +16,7 @@ from unlatch_agent import (
     mounts,
     planning,
     safety,
+    sharing,
 )
 from unlatch_agent.copying import Asked
 from unlatch_agent.errors import Json
@@ -82,13 +84,14 @@ def run(
             progress.keep(plan.source.size_bytes)
         elif plan.begun is not None:
             progress.keep_part(plan.begun.done_bytes)
-    rows = (
-        [Making(journals[plan.target.directory], plan, volumes[plan.target.directory]) for plan in batch]
-        for batch in batches.cut(
-            [plan for plan in planned if plan.done is None], open_files // batches.DESCRIPTORS_PER_FILE
-        )
+    _make(
+        [plan for plan in planned if plan.done is None],
+        journals,
+        volumes,
+        asked,
+        progress,
+        most=open_files // batches.DESCRIPTORS_PER_FILE,
     )
-    batches.make_all(rows, copying.Chooser(asked.method), asked, progress)
     progress.finish()
     files = []
     for plan in planned:
@@ -100,6 +103,30 @@ def run(
             entry["engine_check"] = enginecheck.checked(entry["path"], entry["temp"], lambda: beat(None))
         enginecheck.refuse_wrong(files)
     return {"files": files, "unchecked": unchecked, "warnings": _warnings(files)}
+
+
+def _make(
+    planned: Sequence[Planned],
+    journals: Dict[str, Journal],
+    volumes: Dict[str, Volume],
+    asked: Asked,
+    progress: Progress,
+    *,
+    most: int,
+) -> None:
+    """Copy files, small ones of a local file system by several processes when there are many."""
+    chooser = copying.Chooser(asked.method)
+    shared = [plan for plan in planned if sharing.is_shared(plan, volumes[plan.target.directory])]
+    rows = list(batches.cut(shared, most))
+    if crew.size(len(rows)):
+        sharing.make_all(rows, journals, chooser, asked, progress)
+        names = {plan.target for plan in shared}
+        planned = [plan for plan in planned if plan.target not in names]
+    makings = (
+        [Making(journals[plan.target.directory], plan, volumes[plan.target.directory]) for plan in batch]
+        for batch in batches.cut(planned, most)
+    )
+    batches.make_all(makings, chooser, asked, progress)
 
 
 def _volume(directory: str) -> Volume:

@@ -7,9 +7,42 @@ from typing import Callable, Optional
 from unlatch_agent.errors import Json
 
 EVERY_S = 0.5
+Advance = Callable[[int], None]
 
 
-class Progress:
+class Counting:
+    """What the making of copies tells of itself. This one gives mere signs of life: another process counts."""
+
+    def __init__(self, beat: Callable[[Optional[Json]], None]) -> None:
+        """Tell ``beat``."""
+        self._beat = beat
+
+    def start(self, path: str, phase: str, halves: int = 0) -> Advance:  # noqa: ARG002 (for who counts)
+        """Go on with a file's next pass.
+
+        Args:
+            path: the file.
+            phase: what is done with it.
+            halves: the bytes of its passes before this one.
+
+        Returns:
+            what counts the bytes of this pass.
+        """
+        self._beat(None)
+        return self._advance
+
+    def _advance(self, _: int) -> None:
+        self._beat(None)
+
+    def finish_file(self) -> None:
+        """Count a whole file."""
+
+    def live(self) -> None:
+        """Give a sign of life in a pass that counts no bytes."""
+        self._beat(None)
+
+
+class Progress(Counting):
     """Counts the bytes of many files through both passes (copy, compare) and tells a few times per second.
 
     A byte counts half when copied and half when compared, so that the bytes done end at the size. Several
@@ -21,7 +54,7 @@ class Progress:
         self._total = bytes_total
         self._files_total = files_total
         self._files_done = 0
-        self._beat = beat
+        super().__init__(beat)
         self._began = time.monotonic()
         self._told = 0.0
         self._halves = 0
@@ -38,17 +71,16 @@ class Progress:
         """Count bytes that an earlier run has copied, of a file that goes on."""
         self._kept += size_bytes // 2
 
-    def start(self, path: str, phase: str, halves: int = 0) -> Callable[[int], None]:
-        """Go on with a file's next pass.
+    def count(self, path: str, size_bytes: int) -> None:
+        """Count a file that another process has copied and compared."""
+        with self._lock:
+            self._halves += 2 * size_bytes
+            self._files_done += 1
+            self._last = {"path": path, "phase": "compare", "file_bytes_done": size_bytes}
+            self._tell(at_once=False)
 
-        Args:
-            path: the file.
-            phase: what is done with it.
-            halves: the bytes of its passes before this one.
-
-        Returns:
-            what counts the bytes of this pass.
-        """
+    def start(self, path: str, phase: str, halves: int = 0) -> Advance:
+        """Go on with a file's next pass, telling of it."""
         counted = [halves]
 
         def advance(size_bytes: int) -> None:

@@ -18,7 +18,7 @@ class Target(NamedTuple):
     @property
     def path(self) -> str:
         """Return the whole path."""
-        return os.path.join(self.directory, self.name)
+        return "{}/{}".format("" if self.directory == "/" else self.directory, self.name)
 
 
 def targets(paths: Sequence[str]) -> List[Target]:

@@ -15,7 +15,7 @@ from unlatch_agent.permit import PermittedFile
 from unlatch_agent.positions import Position
 
 # Up to so many files are swapped one by one; more go in groups.
-_ONE_BY_ONE = 32
+ONE_BY_ONE = 32
 _TOGETHER = 512
 # A link changes the ctime, so a file that is half swapped is compared without it.
 UNCHANGED_BUT_LINKED = ("inode", "size_bytes", "mtime_ns")
@@ -99,7 +99,7 @@ def groups(steps: Sequence[Step], held: Sequence[int]) -> Iterator[List[Held]]:
 
     A usual batch goes file by file, so that as little as possible is half done at a time.
     """
-    most = 1 if len(steps) <= _ONE_BY_ONE else _TOGETHER
+    most = 1 if len(steps) <= ONE_BY_ONE else _TOGETHER
     group: List[Held] = []
     for step, descriptor in zip(steps, held):
         if group and (len(group) >= most or group[0].step.owner is not step.owner):
@@ -111,28 +111,46 @@ def groups(steps: Sequence[Step], held: Sequence[int]) -> Iterator[List[Held]]:
 
 def swapped(group: Sequence[Held], batch: Sequence[str], beat: Beat) -> List[Step]:
     """Swap the files of a group, or finish their swap; those that are done already are left alone."""
-    left = [held for held in group if not held.step.is_done]
+    begin(group, batch)
+    swap(group, beat)
+    return finished(group, beat)
+
+
+def begin(group: Sequence[Held], batch: Sequence[str]) -> None:
+    """Record that the files of a group are about to be swapped."""
+    left = _left(group)
     if left:
-        owner = left[0].step.owner
-        beat(None)
-        owner.record_all("swapping", [(held.step.entry.name, {"batch": list(batch)}) for held in left])
-        _link([held.step for held in left if held.step.position.kind == positions.ORIGINAL], beat)
-        _expect_heads([held.step for held in left])
-        _rename([held.step for held in left if held.step.position.kind != positions.SWAPPED], beat)
+        facts = {"batch": list(batch)}
+        left[0].step.owner.record_all("swapping", [(held.step.entry.name, facts) for held in left])
+
+
+def swap(group: Sequence[Held], beat: Beat) -> None:
+    """Change the names of the files of a group."""
+    left = [held.step for held in _left(group)]
+    beat(None)
+    _link([step for step in left if step.position.kind == positions.ORIGINAL], beat)
+    _expect_heads(left)
+    _rename([step for step in left if step.position.kind != positions.SWAPPED], beat)
+
+
+def finished(group: Sequence[Held], beat: Beat) -> List[Step]:
+    """Look at a group whose names were changed, and record what is right."""
+    left = _left(group)
+    right: List[Tuple[str, Json]] = []
+    try:
         left = [held._replace(step=_looked_at(held.step, positions.SWAPPED)) for held in left]
-        finished: List[Tuple[str, Json]] = []
-        try:
-            for held in left:
-                beat(None)
-                finished.append((held.step.entry.name, _recognised(held)))
-        finally:  # what is known to be right is recorded, also when a file after it is not
-            if finished:
-                owner.record_all("committed", finished)
-    after = {held.step.entry.name: held.step for held in left}
-    return [
-        after.get(step.entry.name, step).kept()._replace(entry=step.owner.history.entries[step.entry.name])
-        for step, _ in group
-    ]
+        for held in left:
+            beat(None)
+            right.append((held.step.entry.name, _recognised(held)))
+    finally:  # what is known to be right is recorded, also when a file after it is not
+        if right:
+            left[0].step.owner.record_all("committed", right)
+    swapped = Position(positions.SWAPPED, None, None, None)
+    return [step._replace(position=swapped, entry=step.owner.history.entries[step.entry.name]) for step, _ in group]
+
+
+def _left(group: Sequence[Held]) -> List[Held]:
+    return [held for held in group if not held.step.is_done]
 
 
 def _link(steps: Sequence[Step], beat: Beat) -> None:
@@ -162,7 +180,8 @@ def _rename(steps: Sequence[Step], beat: Beat) -> None:
     """Put every copy under its name, in the order of the batch, after a last look at the original."""
     for step in steps:
         beat(None)
-        named = _looked_at(step, positions.LINKED).position.named  # the copies before it may have taken hours
+        # The copies before it may have taken hours. What has the copy's name shows after the rename.
+        named = _looked_at(step, positions.LINKED, with_temp=False).position.named
         changed = named is None or identity.differences(step.entry.facts["source"], named, UNCHANGED_BUT_LINKED)
         if changed:
             raise _unexpected(step)
@@ -186,8 +205,8 @@ def _recognised(held: Held) -> Json:
     return {"after": named.document(), "quarantined": quarantined}
 
 
-def _looked_at(step: Step, wanted: str) -> Step:
-    step = step._replace(position=positions.look(step.owner, step.entry))
+def _looked_at(step: Step, wanted: str, *, with_temp: bool = True) -> Step:
+    step = step._replace(position=positions.look(step.owner, step.entry, with_temp=with_temp))
     if step.position.kind != wanted:
         raise _unexpected(step)
     return step

@@ -13,7 +13,7 @@ Runs under Python 3.6. Request: {"argv", "environment", "stdin", "uid", "faults"
   run, second: [call, n, argv]        before the n-th such durable call, run a command
   slow_copy: fifo                     before a copy, wait for the FIFO to be opened
   stop: [text, module, function]      stop (SIGSTOP) when that function's first argument contains the text
-  set: [module, name, value]          change a constant
+  set: [module, name, value]          change a constant, or, as a list of such lists, some
   open_files: n                       allow only so many at first
   mounts: text                        take this for the mount table
   errno: number                       every lock probe fails with it
@@ -105,8 +105,8 @@ def put_in(faults):
             return original(first, *others)
 
         setattr(module, function, stopping)
-    if "set" in faults:
-        module_name, name, value = faults["set"]
+    changed = faults.get("set") or []
+    for module_name, name, value in changed if isinstance((changed or [[]])[0], list) else [changed]:
         setattr(importlib.import_module("unlatch_agent." + module_name), name, value)
     if "open_files" in faults:
         hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]

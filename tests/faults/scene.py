@@ -52,12 +52,14 @@ class Scene:
         self.pidfile = self.volume / "postmaster.pid"
         self.pid_text = content(self.volume, os.getpid(), BOOTED_S - 1000)
         self.is_thorough = True
+        self.constants: list[list[Any]] = []
         self.old: dict[Path, int] = {}
         self.originals: dict[Path, dict[str, Any]] = {}
         self.metadata: dict[Path, dict[str, Any]] = {}
 
     def widen(self) -> None:
-        """Add so many tables that the agent swaps files in groups."""
+        """Add so many tables that the agent swaps files in groups, and uses several processes."""
+        self.constants = [["batches", "BATCH_FILES", 8], ["swapping", "_TOGETHER", 16]]
         for number in range(_TABLES):
             self.contents[self.volume / f"t{number:02}.ibd"] = b"%05d" % number * 7
         self.paths = sorted(self.contents)
@@ -112,7 +114,7 @@ class Scene:
 
     def run(self, verb: str, *argv: object, stdin: str = "", stop: Stop | None = None, deep: bool = False) -> Ran:
         """Run a verb for the incident."""
-        self.agent.constants = ["streaming", "MARK_BYTES", _MARK_BYTES]
+        self.agent.constants = [["streaming", "MARK_BYTES", _MARK_BYTES], *self.constants]
         arguments = [verb, *INCIDENT, *[str(argument) for argument in argv]]
         return self.agent.run(arguments, self.roots, stdin=stdin, stop=stop, deep=deep)
 

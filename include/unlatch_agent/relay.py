@@ -1,0 +1,49 @@
+"""Many files are swapped by one process, in their order; this one looks at them and writes the journal; see crew.py.
+
+The process inherits the descriptors that keep the new inodes locked, so they stay locked as long as either has them.
+"""
+
+import contextlib
+from typing import Callable, List, Sequence
+
+from unlatch_agent import crew, swapping
+from unlatch_agent.errors import Json
+from unlatch_agent.ioguard import Beat
+from unlatch_agent.swapping import Held, Step
+
+
+def swapped(
+    groups: Sequence[Sequence[Held]], batch: Sequence[str], refuse_unless_valid: Callable[[], None], beat: Beat
+) -> List[Step]:
+    """Swap groups of files, one after the other; those that are done already are left alone.
+
+    Args:
+        groups: the files.
+        batch: the directories that are swapped together.
+        refuse_unless_valid: raises when the permit does not allow another group.
+        beat: called before each touch.
+
+    Raises:
+        AgentError: the first thing that went wrong; what is known to be right by then is recorded.
+    """
+    steps: List[Step] = []
+
+    if sum(map(len, groups)) <= swapping.ONE_BY_ONE or not crew.size(len(groups)):
+        for group in groups:
+            refuse_unless_valid()
+            steps += swapping.swapped(group, batch, beat)
+        return steps
+
+    def begin(group: Sequence[Held]) -> None:
+        refuse_unless_valid()
+        swapping.begin(group, batch)
+
+    def act(number: int, beat: Beat) -> Json:
+        refuse_unless_valid()
+        swapping.swap(groups[number], beat)
+        return {}
+
+    with contextlib.closing(crew.work(groups, begin, act, lambda: beat(None), processes=1)) as done:
+        for group, _ in done:
+            steps += swapping.finished(group, beat)
+    return steps
