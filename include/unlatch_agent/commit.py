@@ -1,7 +1,7 @@
 """commit: swap all prepared files of an instance in one batch, under a permit."""
 
 import os
-from typing import Dict, List, Optional, Sequence
+from typing import Dict, List, Optional, Sequence, Set
 
 from unlatch_agent import (
     bootclock,
@@ -19,6 +19,7 @@ from unlatch_agent import (
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
+from unlatch_agent.locks import Inode
 from unlatch_agent.permit import Permit
 from unlatch_agent.progress import Progress
 from unlatch_agent.safety import Target
@@ -64,19 +65,19 @@ def run(
     for directory in {target.directory for target in targets}:
         journal.refuse_foreign(directory, incident)
     _refuse_left_out(steps)
-    for step in steps:
+    copies: Set[Inode] = set()
+    for number, step in enumerate(steps):
         beat(None)
         _refuse_changed(step)
-    pending = [step for step in steps if step.position.kind in (positions.ORIGINAL, positions.LINKED)]
-    copies = [(step.position.temp, step.temp) for step in steps]
+        copy = step.position.temp
+        if copy is not None:
+            copies.add((copy.dev, copy.inode))
+        steps[number] = step.kept()
     unchecked = safety.refuse_local_users(
-        [step.path for step in steps],
-        io_timeout_s,
-        {(found.dev, found.inode): path for found, path in copies if found is not None},
+        [step.path for step in steps], io_timeout_s, copies, (step.temp for step in steps)
     )
-    _compare_after_interruption(steps, pending, beat)
-    del pending, copies
-    steps = [step.kept() for step in steps]
+    del copies
+    _compare_after_interruption(steps, beat)
 
     held: List[int] = []
     descriptors.allow(len(steps))
@@ -190,13 +191,14 @@ def _copy_is_intact(step: Step) -> bool:
     return temp is not None and not identity.differences(step.entry.facts["temp"], temp, prepare.UNCHANGED)
 
 
-def _compare_after_interruption(steps: Sequence[Step], pending: Sequence[Step], beat: Beat) -> None:
+def _compare_after_interruption(steps: Sequence[Step], beat: Beat) -> None:
     """After a kill, or another boot, a copy is trusted only after a new look at every byte."""
     begun = any(step.entry.state != "prepared" for step in steps)
     this_boot = bootclock.boot_id()
     rebooted = any(step.owner.history.boot_id != this_boot for step in steps)
     if not begun and not rebooted:
         return
+    pending = [step for step in steps if step.position.kind in (positions.ORIGINAL, positions.LINKED)]
     progress = Progress(sum(step.entry.facts["source"]["size_bytes"] for step in pending), beat)
     for step in pending:
         if not prepare.same_content(step.owner, step.entry, progress):

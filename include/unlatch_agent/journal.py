@@ -6,7 +6,6 @@ JSON lines, each on disk before the act that it announces. A last line cut off b
 
 import json
 import os
-import socket
 from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
 
 from unlatch_agent import SCHEMA, __version__, bootclock, durable, identity
@@ -226,14 +225,20 @@ class Journal:
         self.record_all(event, [(name, facts)])
         return self.history.entries[name]
 
-    def record_all(self, event: str, facts_by_name: Sequence[Tuple[str, Json]]) -> None:
+    def record_all(self, event: str, facts_by_name: Sequence[Tuple[str, Json]], *, is_kept: bool = True) -> None:
         """Append the same event of many files and wait once until all of them are on disk.
 
         A crash keeps a part of them, in order, as if they had been appended one by one.
+
+        Args:
+            event: what is recorded.
+            facts_by_name: of each file what is new.
+            is_kept: whether this object is to know that too; of many files it is much.
         """
         if self._descriptor is None:
             self._descriptor = self._opened()
-        self._append(self._descriptor, (dict(facts, event=event, name=name) for name, facts in facts_by_name))
+        records = (dict(facts, event=event, name=name) for name, facts in facts_by_name)
+        self._append(self._descriptor, records, is_kept=is_kept)
 
     def _opened(self) -> int:
         if not self.exists:
@@ -246,20 +251,22 @@ class Journal:
             if os.fstat(descriptor).st_size > self.history.sound_bytes:
                 durable.cut(descriptor, self.history.sound_bytes)
         if not self.history.length:
-            begin: Json = {"event": "begin", "schema": SCHEMA, "incident": self.incident, "host": socket.gethostname()}
+            begin: Json = {"event": "begin", "schema": SCHEMA, "incident": self.incident, "host": os.uname().nodename}
             begin.update(boot_id=bootclock.boot_id(), agent_version=__version__)
             self._append(descriptor, [begin])
             self.history = self.history._replace(incident=self.incident, boot_id=begin["boot_id"])
         return descriptor
 
-    def _append(self, descriptor: int, records: Iterable[Json]) -> None:
+    def _append(self, descriptor: int, records: Iterable[Json], *, is_kept: bool = True) -> None:
         at, length = bootclock.now_iso(), self.history.length
         lines, entries = [], []
         for record in records:
             record["n"], record["at"] = length, at
             length += 1
             if record["event"] != "begin":
-                entries.append(_after(self.history.entries, str(record["event"]), record, length))
+                entry = _after(self.history.entries, str(record["event"]), record, length)
+                known = self.history.entries.get(entry.name)
+                entries.append(entry if is_kept or known is None else known._replace(state=entry.state))
             lines.append(_line_of(record))
         lines.append("")
         durable.append(descriptor, "\n".join(lines).encode())

@@ -7,7 +7,7 @@ mount does, so every process is looked at in a guarded child.
 import contextlib
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Any, Collection, Dict, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from unlatch_agent import ioguard, processes, rootsquash
 from unlatch_agent.errors import Json
@@ -17,7 +17,9 @@ from unlatch_agent.locks import Inode
 _AGENT_FILE = re.compile(r"(^|[/\s'\"])unlatch-(agent|openers|notify|nas-list|nas-clear)[^/\s]*(\s|$|['\"])")
 _CARRIERS = ("sudo", "sh", "bash", "dash", "su", "runuser", "setpriv", "timeout", "sshd", "env", "nsenter", "unshare")
 # A line of /proc/PID/maps that names a file: device, inode, path.
-_MAPPED = re.compile(r"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) +(/.*)$", re.MULTILINE)
+_MAPPED = re.compile(rb"^\S+ \S+ \S+ ([0-9a-f]+):([0-9a-f]+) ([1-9][0-9]*) +(/.*)$", re.MULTILINE)
+# To look for so few numbers in all those lines costs less than to read them.
+_FEW_INODES = 16
 # Looking at a process takes only the processor.
 _CHILDREN = 4
 _UNREADABLE = "descriptors are not readable by uid {}"
@@ -33,7 +35,7 @@ class Wanted(NamedTuple):
     """
 
     directories: Sequence[str] = ()
-    inodes: Sequence[Inode] = ()
+    inodes: Collection[Inode] = ()
     executables: Sequence[str] = ()
 
 
@@ -76,10 +78,17 @@ def _descriptors(view: str, wanted: Wanted, inodes: Set[Inode]) -> List[Json]:
 def _maps(view: str, wanted: Wanted, inodes: Set[Inode]) -> List[Json]:
     """Return the wanted files that a process has mapped."""
     found = []
-    with open(view + "/maps", errors="surrogateescape") as source:
-        mapped = set(_MAPPED.findall(source.read()))  # a library has a line for each of its parts
-    for major, minor, number, path in sorted(mapped):
-        inode = (os.makedev(int(major, 16), int(minor, 16)), int(number))
+    with open(view + "/maps", "rb", buffering=0) as source:
+        lines = source.read()
+    if (
+        not wanted.directories
+        and len(inodes) <= _FEW_INODES
+        and not any(b" %d " % inode in lines for _, inode in inodes)
+    ):
+        return []
+    mapped = set(_MAPPED.findall(lines))  # a library has a line for each of its parts
+    for major, minor, number, name in sorted(mapped):
+        inode, path = (os.makedev(int(major, 16), int(minor, 16)), int(number)), os.fsdecode(name)
         if inode in inodes or any(_below(name, path) for name in wanted.directories):
             found.append({"path": path, "inode": inode[1], "dev": inode[0], "locked": False})
     return found

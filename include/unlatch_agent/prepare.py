@@ -1,7 +1,7 @@
 """prepare: copy and verify beside the originals. Touches no name of the database."""
 
 import os
-from typing import Dict, List, Optional, Sequence
+from typing import TYPE_CHECKING, Dict, List, Optional, Sequence
 
 from unlatch_agent import (
     batches,
@@ -10,7 +10,6 @@ from unlatch_agent import (
     copying,
     crew,
     descriptors,
-    enginecheck,
     identity,
     journal,
     mounts,
@@ -22,9 +21,15 @@ from unlatch_agent.copying import Asked
 from unlatch_agent.errors import Json
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.late import late
 from unlatch_agent.making import UNCHANGED, Making, Planned, Volume, source_changed
 from unlatch_agent.progress import Progress
 from unlatch_agent.safety import Target
+
+if TYPE_CHECKING:
+    from unlatch_agent import enginecheck
+else:
+    enginecheck = late("enginecheck")
 
 __all__ = ["UNCHANGED", "document", "run", "same_content", "source_changed"]
 
@@ -39,6 +44,7 @@ def run(
     beat: Beat,
     *,
     journals: Optional[Dict[str, Journal]] = None,
+    is_told: bool = True,
 ) -> Json:
     """Copy and verify files. The caller holds the host lock of their directories.
 
@@ -53,6 +59,7 @@ def run(
         io_timeout_s: limit for the look at one process.
         beat: called before each touch.
         journals: those of the directories, when the caller has read them under the same lock.
+        is_told: whether the caller asks what the files came to; of many it is much. It has the engine's check in it.
 
     Returns:
         ``files``, ``unchecked`` and ``warnings``.
@@ -94,7 +101,7 @@ def run(
     )
     progress.finish()
     files = []
-    for plan in planned:
+    for plan in planned if is_told else ():
         owner = journals[plan.target.directory]
         files.append(document(owner, owner.history.entries[plan.target.name], plan.source.dev))
     if asked.engine_check:

@@ -25,7 +25,9 @@ def run(incident: str, targets: Sequence[Target], asked: Asked, io_timeout_s: fl
     entries = [journals[target.directory].entry(target.name) for target in targets]
     checks: Dict[str, Json] = {}
     if not any(entry is not None and entry.state in ("swapping", "committed") for entry in entries):
-        copies = prepare.run(incident, targets, asked, io_timeout_s, beat, journals=journals)
+        copies = prepare.run(
+            incident, targets, asked, io_timeout_s, beat, journals=journals, is_told=asked.engine_check
+        )
         checks = {entry["path"]: entry["engine_check"] for entry in copies["files"] if "engine_check" in entry}
         del copies  # of many files that is much memory, and commit needs as much again
     leave = _own_permit(incident, targets, journals)

@@ -1,7 +1,8 @@
 """What is refused before anything is touched."""
 
+import itertools
 import os
-from typing import Dict, Iterable, List, NamedTuple, Optional, Sequence
+from typing import Collection, Dict, Iterable, List, NamedTuple, Sequence, Set
 
 from unlatch_agent import identity, locks, mounts, openers
 from unlatch_agent.errors import Json, RefusedError, UsageError
@@ -121,13 +122,16 @@ def refuse_unfit(path: str, found: Identity, links: int = 1) -> None:
         )
 
 
-def refuse_local_users(paths: Sequence[str], limit_s: float, copies: Optional[Dict[Inode, str]] = None) -> List[Json]:
+def refuse_local_users(
+    paths: Sequence[str], limit_s: float, copies: Collection[Inode] = (), copy_names: Iterable[str] = ()
+) -> List[Json]:
     """Refuse files that a process of this host has locked or open.
 
     Args:
         paths: files to look at; those that do not exist are passed over.
         limit_s: time limit for the look at one process.
         copies: our own files, which nobody may have open either; locking them shows whether they are locked.
+        copy_names: their paths, read only when one is to be told.
 
     Returns:
         the processes that could not be looked at.
@@ -135,7 +139,7 @@ def refuse_local_users(paths: Sequence[str], limit_s: float, copies: Optional[Di
     Raises:
         RefusedError: ``local_holder``.
     """
-    inodes: Dict[Inode, str] = dict(copies or {})
+    inodes: Set[Inode] = set(copies)
     listed = locks.listed_here()
     for path in paths:
         try:
@@ -145,17 +149,26 @@ def refuse_local_users(paths: Sequence[str], limit_s: float, copies: Optional[Di
         try:
             status = os.fstat(descriptor)
             inode = (status.st_dev, status.st_ino)
-            inodes[inode] = path
+            inodes.add(inode)
             lock = locks.describe(locks.standing(descriptor), listed.get(inode, set()))
         finally:
             os.close(descriptor)
         if lock["kind"] == "local":
             raise _local_holder(path, lock["pid"], "has it locked")
-    answer = openers.scan(openers.Wanted(inodes=list(inodes)), limit_s)
+    answer = openers.scan(openers.Wanted(inodes=inodes), limit_s)
     for inode, users in openers.by_inode(answer).items():
-        raise _local_holder(inodes[inode], users[0][0], "has it open")
+        raise _local_holder(_named(inode, itertools.chain(paths, copy_names)), users[0][0], "has it open")
     unchecked: List[Json] = answer["unchecked"]
     return unchecked
+
+
+def _named(inode: Inode, paths: Iterable[str]) -> str:
+    """Find which file it is, when that must be told: to keep the names of many files would take much memory."""
+    for path in paths:
+        found = identity.of_name(path)
+        if found is not None and (found.dev, found.inode) == inode:
+            return path
+    return "inode {} of device {}".format(inode[1], inode[0])
 
 
 def _local_holder(path: str, pid: int, what: str) -> RefusedError:

@@ -144,7 +144,7 @@ def finished(group: Sequence[Held], beat: Beat) -> List[Step]:
             right.append((held.step.entry.name, _recognised(held)))
     finally:  # what is known to be right is recorded, also when a file after it is not
         if right:
-            left[0].step.owner.record_all("committed", right)
+            left[0].step.owner.record_all("committed", right, is_kept=False)
     swapped = Position(positions.SWAPPED, None, None, None)
     return [step._replace(position=swapped, entry=step.owner.history.entries[step.entry.name]) for step, _ in group]
 
