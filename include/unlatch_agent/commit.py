@@ -1,7 +1,7 @@
 """commit: swap all prepared files of an instance in one batch, under a permit."""
 
 import os
-from typing import Dict, List, Optional, Sequence, Set
+from typing import Dict, Iterator, List, Optional, Sequence, Set
 
 from unlatch_agent import (
     bootclock,
@@ -49,7 +49,7 @@ def run(
         journals: those of the directories, when the caller has read them under the same lock.
 
     Returns:
-        ``files`` and ``unchecked``.
+        ``files``, which looks at each when it is asked for, and ``unchecked``.
 
     Raises:
         RefusedError: the permit does not fit, a file changed, someone uses one. No name was touched.
@@ -58,7 +58,7 @@ def run(
     steps = _steps(incident, targets, permit, journals or {}, beat)
     if all(step.is_done for step in steps) and permit.incident == incident:
         listed = locks.listed_here()
-        return {"files": [_document(step, listed, beat) for step in steps], "unchecked": []}
+        return {"files": (_document(step, listed, beat) for step in steps), "unchecked": []}
 
     permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
     safety.refuse_local_locks(target.directory for target in targets)
@@ -95,18 +95,7 @@ def run(
     finally:
         for descriptor in held:
             os.close(descriptor)
-    steps = done  # what was known of so many files before is not kept beside what is known now
-    listed = locks.listed_here()
-    files = [_document(step, listed, beat) for step in steps]
-    for entry in files:
-        if entry["lock"] is None or entry["lock"]["kind"] != "none":
-            raise CheckFailedError(
-                "new_inode_locked",
-                "{} is locked again right after its swap".format(entry["path"]),
-                "look who locked it (check-locks): something was started, or another machine works on the volume",
-                files,
-            )
-    return {"files": files, "unchecked": unchecked}
+    return {"files": _documents(done, beat), "unchecked": unchecked}
 
 
 def _steps(
@@ -203,6 +192,27 @@ def _compare_after_interruption(steps: Sequence[Step], beat: Beat) -> None:
     for step in pending:
         if not prepare.same_content(step.owner, step.entry, progress):
             raise prepare.source_changed(step.owner, step.path, ["content"])
+
+
+def _documents(steps: Sequence[Step], beat: Beat) -> Iterator[Json]:
+    """Yield the answer's entries of files that were swapped now.
+
+    Raises:
+        CheckFailedError: after the last of them, ``new_inode_locked``.
+    """
+    listed = locks.listed_here()
+    locked = None
+    for step in steps:
+        entry = _document(step, listed, beat)
+        if locked is None and (entry["lock"] is None or entry["lock"]["kind"] != "none"):
+            locked = entry["path"]
+        yield entry
+    if locked is not None:
+        raise CheckFailedError(
+            "new_inode_locked",
+            "{} is locked again right after its swap".format(locked),
+            "look who locked it (check-locks): something was started, or another machine works on the volume",
+        )
 
 
 def _document(step: Step, listed: locks.Holders, beat: Beat) -> Json:

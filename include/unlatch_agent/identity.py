@@ -176,13 +176,16 @@ def resolved_target(path: str, known: Dict[str, str]) -> str:
         HostError: the directory is not there.
         RefusedError: the file itself is a symlink.
     """
-    head, name = os.path.split(os.path.abspath(path))
-    directory = known.get(head)
+    as_given, _, name = path.rpartition("/")
+    directory = known.get(as_given) if name not in ("", ".", "..") else None
     if directory is None:
-        directory = os.path.realpath(head)
-        if not is_directory(directory):
-            raise no_such_path(head)
-        known[head] = directory
+        head, name = os.path.split(os.path.abspath(path))
+        directory = known.get(head)
+        if directory is None:
+            directory = os.path.realpath(head)
+            if not is_directory(directory):
+                raise no_such_path(head)
+            known[head] = directory
     target = os.path.join(directory, name)
     if os.path.islink(target):
         raise RefusedError(

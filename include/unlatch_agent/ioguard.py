@@ -16,7 +16,7 @@ import signal
 import sys
 import time
 import traceback
-from typing import Any, Callable, Generator, Generic, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
+from typing import Any, Callable, Generator, Generic, Iterable, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
 
 from unlatch_agent.errors import AgentError, HostError, Json, TryAgainError, of_system, rebuilt
 
@@ -321,12 +321,26 @@ def each(
             lane.end()
 
 
+def _send_files(files: Iterable[Json], send: Callable[[Json], None]) -> None:
+    """Send what is told of files, piece by piece: the parent reads while the rest is looked at."""
+    some: List[Json] = []
+    try:
+        for entry in files:
+            some.append(entry)
+            if len(some) == _FILES_AT_ONCE:
+                send({"files": some})
+                some = []
+    finally:  # also when the look at one after them failed
+        if some:
+            send({"files": some})
+
+
 def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callable[[Json], None]) -> Json:
     """Run a whole verb in one child process that must show progress.
 
     Args:
         work: runs in the child; calls its beat before each touch of the volume, with a progress
-            document now and then; returns the answer.
+            document now and then; returns the answer, whose ``files`` may be any iterable.
         limit_s: seconds without a beat after which the child is given up.
         on_progress: gets the progress documents.
 
@@ -341,9 +355,7 @@ def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callabl
     def run(send: Callable[[Json], None]) -> None:
         value = work(_pulse(send))
         files = value.pop("files", None)
-        while files:
-            send({"files": files[:_FILES_AT_ONCE]})
-            del files[:_FILES_AT_ONCE]
+        _send_files(files or (), send)
         send({"value": value if files is None else dict(value, files=[])})
 
     child = _fork(run)
@@ -362,6 +374,9 @@ def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callabl
                 on_progress(message["beat"])
     except _SilenceError:
         raise io_timeout("the volume", limit_s) from None
+    except AgentError as error:
+        error.files = error.files or files
+        raise
     finally:
         _end(child)
     raise TryAgainError(

@@ -32,9 +32,11 @@ def run(incident: str, targets: Sequence[Target], asked: Asked, io_timeout_s: fl
         del copies  # of many files that is much memory, and commit needs as much again
     leave = _own_permit(incident, targets, journals)
     answer = commit.run(incident, targets, leave, io_timeout_s, beat, journals=journals)
-    for entry in answer["files"]:
-        if entry["path"] in checks:
-            entry["engine_check"] = checks[entry["path"]]
+    if checks:
+        answer["files"] = (
+            dict(entry, engine_check=checks[entry["path"]]) if entry["path"] in checks else entry
+            for entry in answer["files"]
+        )
     return answer
 
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.agent.agent_runner import Agent, permit
 from unlatch_agent import ioguard
-from unlatch_agent.errors import TryAgainError
+from unlatch_agent.errors import CheckFailedError, Json, TryAgainError
 
 LIMIT = ("--io-timeout", "1.5")
 
@@ -104,3 +105,29 @@ def test_a_child_that_dies(items: list[object], words: str) -> None:
 
     with pytest.raises(TryAgainError, match=words):
         list(ioguard.each(items, look, 30.0, 2))
+
+
+def test_files_before_an_error() -> None:
+    """It should keep what was told of the files before the last look at them failed."""
+
+    def looked_at() -> Iterator[Json]:
+        for number in range(700):
+            yield {"number": number}
+        raise CheckFailedError("new_inode_locked", "it is locked again", "look who did that")
+
+    with pytest.raises(CheckFailedError) as raised:
+        ioguard.supervise(lambda _: {"files": looked_at(), "unchecked": []}, 5.0, ioguard.untold)
+    assert [entry["number"] for entry in raised.value.files] == list(range(700))
+
+
+def test_many_open_files() -> None:
+    """It should hear its children also when so many files are open that their pipes have large numbers."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(4096, hard), hard))
+    held = [os.open("/dev/null", os.O_RDONLY) for _ in range(1100)]
+    try:
+        assert [one.value for one in ioguard.each([1, 2], lambda number, _: number * 2, 5.0)] == [2, 4]
+    finally:
+        for descriptor in held:
+            os.close(descriptor)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -292,3 +292,15 @@ def test_as_many_open_files_as_a_swap_holds(monkeypatch: pytest.MonkeyPatch) -> 
         descriptors.allow(1000)
     assert raised.value.code == "too_many_files"
     assert asked == [(1024, 1024), (1024, 1024)]
+
+
+def test_names_in_one_directory(tmp_path: Path) -> None:
+    """It should resolve a directory once, and every way to write a name in it to the same path."""
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    known: dict[str, str] = {}
+    real = tmp_path / "real"
+    for text in ("real/a", "real/a", "link/a", "real/./a", "real/../link/a", "real//a", "real/"):
+        wanted = str(real if text.endswith("/") else real / "a")
+        assert identity.resolved_target(f"{tmp_path}/{text}", known) == wanted
+    assert set(known.values()) <= {str(real), str(tmp_path)}
