@@ -106,13 +106,13 @@ def made(
     return wrong
 
 
-def record(event: str, facts: Iterable[Tuple[Journal, str, Json]]) -> None:
-    """Record an event of some files, with one wait for the disk for each journal."""
+def record(event: str, facts: Iterable[Tuple[Journal, str, Json]], *, is_awaited: bool = True) -> None:
+    """Record an event of some files, with one wait for the disk, or none yet, for each journal."""
     owners: Dict[str, Tuple[Journal, List[Tuple[str, Json]]]] = {}
     for owner, name, known in facts:
         owners.setdefault(owner.directory, (owner, []))[1].append((name, known))
     for owner, rows in owners.values():
-        owner.record_all(event, rows)
+        owner.record_all(event, rows, is_awaited=is_awaited)
 
 
 def record_begun(copies: Iterable[Making], chooser: Chooser) -> None:

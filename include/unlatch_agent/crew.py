@@ -74,12 +74,11 @@ def work(
         outcomes = ioguard.each(list(range(len(rows))), taken, _LIMIT_S, processes, live)
         with contextlib.closing(outcomes):  # ends the processes
             for done, outcome in enumerate(outcomes, 1):
-                wrong = outcome.value.get("wrong")
-                if wrong is None:  # before what is done is recorded: a process may be waiting
-                    begun = begin_up_to(done + _AHEAD * processes)
                 yield rows[outcome.item], outcome.value
+                wrong = outcome.value.get("wrong")
                 if wrong is not None:
                     raise rebuilt(wrong["error"], wrong["exit"], wrong["files"])
+                begun = begin_up_to(done + _AHEAD * processes)  # one wait for this record and that of what was done
 
 
 class _Turn:

@@ -46,11 +46,16 @@ def unlink(path: str) -> None:
 
 
 def append(descriptor: int, line: bytes) -> None:
-    """Append one line and wait until the disk has it."""
+    """Append one line and wait until the disk has it, and all that was added before."""
+    add(descriptor, line)
+    sync(descriptor)
+
+
+def add(descriptor: int, line: bytes) -> None:
+    """Append one line; the next wait is for it too."""
     with naming(descriptor):
         while line:
             line = line[os.write(descriptor, line) :]
-        os.fsync(descriptor)
 
 
 def cut(descriptor: int, length: int) -> None:

@@ -166,6 +166,7 @@ class Journal:
         self.path = os.path.join(directory, identity.journal_name(incident))
         self.exists = identity.is_there(self.path)
         self._descriptor: Optional[int] = None
+        self._is_behind = False
         self.history = self._read() if self.exists else History(None, None, {}, 0, 0)
 
     @property
@@ -225,7 +226,9 @@ class Journal:
         self.record_all(event, [(name, facts)])
         return self.history.entries[name]
 
-    def record_all(self, event: str, facts_by_name: Sequence[Tuple[str, Json]], *, is_kept: bool = True) -> None:
+    def record_all(
+        self, event: str, facts_by_name: Sequence[Tuple[str, Json]], *, is_kept: bool = True, is_awaited: bool = True
+    ) -> None:
         """Append the same event of many files and wait once until all of them are on disk.
 
         A crash keeps a part of them, in order, as if they had been appended one by one.
@@ -234,11 +237,19 @@ class Journal:
             event: what is recorded.
             facts_by_name: of each file what is new.
             is_kept: whether this object is to know that too; of many files it is much.
+            is_awaited: False for what was done, never for what is announced, when ``wait`` or another record follows
+                soon: each wait for the disk is also one for all that other processes write.
         """
         if self._descriptor is None:
             self._descriptor = self._opened()
         records = (dict(facts, event=event, name=name) for name, facts in facts_by_name)
-        self._append(self._descriptor, records, is_kept=is_kept)
+        self._append(self._descriptor, records, is_kept=is_kept, is_awaited=is_awaited)
+
+    def wait(self) -> None:
+        """Wait until the disk has all records."""
+        if self._descriptor is not None and self._is_behind:
+            durable.sync(self._descriptor)
+            self._is_behind = False
 
     def _opened(self) -> int:
         if not self.exists:
@@ -257,7 +268,9 @@ class Journal:
             self.history = self.history._replace(incident=self.incident, boot_id=begin["boot_id"])
         return descriptor
 
-    def _append(self, descriptor: int, records: Iterable[Json], *, is_kept: bool = True) -> None:
+    def _append(
+        self, descriptor: int, records: Iterable[Json], *, is_kept: bool = True, is_awaited: bool = True
+    ) -> None:
         at, length = bootclock.now_iso(), self.history.length
         lines, entries = [], []
         for record in records:
@@ -269,7 +282,11 @@ class Journal:
                 entries.append(entry if is_kept or known is None else known._replace(state=entry.state))
             lines.append(_line_of(record))
         lines.append("")
-        durable.append(descriptor, "\n".join(lines).encode())
+        if is_awaited:
+            durable.append(descriptor, "\n".join(lines).encode())
+        else:
+            durable.add(descriptor, "\n".join(lines).encode())
+        self._is_behind = not is_awaited
         self.history.entries.update((entry.name, entry) for entry in entries)
         self.history = self.history._replace(length=length)
 

@@ -43,7 +43,11 @@ def swapped(
         swapping.swap(groups[number], beat)
         return {}
 
-    with contextlib.closing(crew.work(groups, begin, act, lambda: beat(None), processes=1)) as done:
-        for group, _ in done:
-            steps += swapping.finished(group, beat)
+    try:
+        with contextlib.closing(crew.work(groups, begin, act, lambda: beat(None), processes=1)) as done:
+            for group, _ in done:
+                steps += swapping.finished(group, beat, is_awaited=False)
+    finally:
+        for group in groups:
+            group[0].step.owner.wait()
     return steps

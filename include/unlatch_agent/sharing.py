@@ -53,18 +53,28 @@ def make_all(
     def begin(row: Sequence[Planned]) -> None:
         batches.record_begun(_makings(row, journals), chooser)
 
-    with contextlib.closing(crew.work(rows, begin, make, progress.live, processes)) as done:
-        for row, told in done:
-            spoilt = _makings([plan for plan, is_spoilt in zip(row, told["spoilt"]) if is_spoilt], journals)
-            for copy in spoilt:
-                copy.is_spoilt = True
-            batches.record_begun(spoilt, chooser)
-            made = [(plan, facts) for plan, facts in zip(row, told["made"]) if facts is not None]
-            batches.record(
-                "prepared", ((journals[plan.target.directory], plan.target.name, facts) for plan, facts in made)
-            )
-            for plan, _ in made:
-                progress.count(plan.target.path, plan.source.size_bytes)
+    try:
+        with contextlib.closing(crew.work(rows, begin, make, progress.live, processes)) as done:
+            for row, told in done:
+                _record(row, told, journals, chooser)
+                for plan, facts in zip(row, told["made"]):
+                    if facts is not None:
+                        progress.count(plan.target.path, plan.source.size_bytes)
+    finally:
+        for owner in journals.values():
+            owner.wait()
+
+
+def _record(row: Sequence[Planned], told: Json, journals: Dict[str, Journal], chooser: Chooser) -> None:
+    """Record what a process has told of a batch."""
+    spoilt = _makings([plan for plan, is_spoilt in zip(row, told["spoilt"]) if is_spoilt], journals)
+    for copy in spoilt:
+        copy.is_spoilt = True
+    batches.record_begun(spoilt, chooser)
+    made = ((plan.target, facts) for plan, facts in zip(row, told["made"]) if facts is not None)
+    batches.record(
+        "prepared", ((journals[target.directory], target.name, facts) for target, facts in made), is_awaited=False
+    )
 
 
 def _makings(row: Sequence[Planned], journals: Dict[str, Journal]) -> List[Making]:

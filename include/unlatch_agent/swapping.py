@@ -133,7 +133,7 @@ def swap(group: Sequence[Held], beat: Beat) -> None:
     _rename([step for step in left if step.position.kind != positions.SWAPPED], beat)
 
 
-def finished(group: Sequence[Held], beat: Beat) -> List[Step]:
+def finished(group: Sequence[Held], beat: Beat, *, is_awaited: bool = True) -> List[Step]:
     """Look at a group whose names were changed, and record what is right."""
     left = _left(group)
     right: List[Tuple[str, Json]] = []
@@ -144,7 +144,7 @@ def finished(group: Sequence[Held], beat: Beat) -> List[Step]:
             right.append((held.step.entry.name, _recognised(held)))
     finally:  # what is known to be right is recorded, also when a file after it is not
         if right:
-            left[0].step.owner.record_all("committed", right, is_kept=False)
+            left[0].step.owner.record_all("committed", right, is_kept=False, is_awaited=is_awaited)
     swapped = Position(positions.SWAPPED, None, None, None)
     return [step._replace(position=swapped, entry=step.owner.history.entries[step.entry.name]) for step, _ in group]
 
