@@ -75,6 +75,8 @@ def main(argv: List[str]) -> int:
     try:
         options = arguments.parse(argv[1:], root_name)
         verb, as_json = options.verb, options.json
+        for arguments_again in (argv, getattr(sys, "orig_argv", [])):  # thousands of paths, once is enough
+            del arguments_again[1:]
         return _finished(verb, as_json, _run(options), None)
     except AgentError as error:
         return _finished(verb, as_json, {}, error)

@@ -1,6 +1,7 @@
 """Many small files of a local file system are copied and verified by a few processes at a time; see crew.py."""
 
 import contextlib
+import sys
 from typing import Dict, List, Sequence
 
 from unlatch_agent import batches, crew
@@ -71,10 +72,25 @@ def _record(row: Sequence[Planned], told: Json, journals: Dict[str, Journal], ch
     for copy in spoilt:
         copy.is_spoilt = True
     batches.record_begun(spoilt, chooser)
-    made = ((plan.target, facts) for plan, facts in zip(row, told["made"]) if facts is not None)
+    made = [(plan, facts) for plan, facts in zip(row, told["made"]) if facts is not None]
+    for plan, facts in made:
+        _share(plan, facts)
     batches.record(
-        "prepared", ((journals[target.directory], target.name, facts) for target, facts in made), is_awaited=False
+        "prepared",
+        ((journals[plan.target.directory], plan.target.name, facts) for plan, facts in made),
+        is_awaited=False,
     )
+
+
+def _share(plan: Planned, facts: Json) -> None:
+    """Keep what is the same of many files once: what was told has objects of its own for each."""
+    for key in ("method", "verify", "verified"):
+        facts[key] = sys.intern(facts[key])
+    source = plan.source.document()
+    temp = facts["temp"]
+    for key in temp:
+        if temp[key] == source[key]:
+            temp[key] = source[key]
 
 
 def _makings(row: Sequence[Planned], journals: Dict[str, Journal]) -> List[Making]:

@@ -162,6 +162,7 @@ def _recreate(options: argparse.Namespace, told: Told) -> Json:
 
     def work(beat: Beat) -> Json:
         targets = safety.targets(options.paths)
+        del options.paths[:]  # of many that is much memory
         hostlock.acquire(target.directory for target in targets)
         return recreate.run(options.incident, targets, asked(options), options.io_timeout, beat)
 
