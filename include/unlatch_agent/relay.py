@@ -1,4 +1,6 @@
-"""Many files are swapped by one process, in their order; this one looks at them and writes the journal; see crew.py.
+"""Many files of a local file system are swapped by one process, in their order; see crew.py.
+
+This one looks at them and writes the journal.
 
 The process inherits the descriptors that keep the new inodes locked, so they stay locked as long as either has them.
 """
@@ -6,7 +8,7 @@ The process inherits the descriptors that keep the new inodes locked, so they st
 import contextlib
 from typing import Callable, List, Sequence
 
-from unlatch_agent import crew, swapping
+from unlatch_agent import crew, mounts, swapping
 from unlatch_agent.errors import Json
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.swapping import Held, Step
@@ -28,7 +30,7 @@ def swapped(
     """
     steps: List[Step] = []
 
-    if sum(map(len, groups)) <= swapping.ONE_BY_ONE or not crew.size(len(groups)):
+    if sum(map(len, groups)) <= swapping.ONE_BY_ONE or not crew.size(len(groups)) or _is_on_nfs(batch):
         for group in groups:
             refuse_unless_valid()
             steps += swapping.swapped(group, batch, beat)
@@ -51,3 +53,10 @@ def swapped(
         for group in groups:
             group[0].step.owner.wait()
     return steps
+
+
+def _is_on_nfs(directories: Sequence[str]) -> bool:
+    """Say whether calls wait for a server and not for this processor: then another process gains nothing."""
+    known = mounts.read_mounts()
+    found = (mounts.mount_of(directory, known) for directory in directories)
+    return any(mount is not None and mount.is_nfs for mount in found)
