@@ -27,7 +27,7 @@ class HypervisorTrigger(BaseTrigger):  # type: ignore[misc]  # Airflow's classes
         self,
         logs: Sequence[dict[str, Any]],
         *,
-        poll_s: float = 0.5,
+        poll_s: float = 0.25,
         longest_wait_s: float = 600.0,
         most_noise_bytes: int = 8 << 20,
     ) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from airflow.sdk.exceptions import AirflowRuntimeError, ErrorType
@@ -31,8 +31,9 @@ def start_runs(dag_id: str, requests: Iterable[Mapping[str, Any]]) -> list[str]:
     failed: AirflowRuntimeError | None = None
     for request in requests:
         run_id = request["trigger_run_id"]
-        # SQLite's "now" is in whole seconds, and Airflow begins no run before it: not to wait for the next one.
-        due = datetime.now(UTC).replace(microsecond=0)
+        # Airflow begins no run that is due after its database's "now". SQLite compares texts: its "now" has no fraction
+        # of a second, and so stands before the same second with one.
+        due = datetime.now(UTC).replace(microsecond=0) - timedelta(seconds=1)
         message = TriggerDagRun(dag_id=dag_id, run_id=run_id, logical_date=None, run_after=due, conf=request["conf"])
         try:
             answer = task_runner.SUPERVISOR_COMMS.send(message)
