@@ -15,7 +15,8 @@ from unlatch.transport import sudo, sudo_rules
 PROGRAM = "/bin/echo"
 
 needs_sudo = pytest.mark.skipif(
-    os.geteuid() != 0 or not all(map(shutil.which, ("sudo", "unshare"))), reason="a sudo with rules of its own"
+    os.geteuid() != 0 or not all(map(shutil.which, ("sudo", "unshare"))),
+    reason="gives sudo rules of its own: needs root, sudo, unshare",
 )
 
 
