@@ -93,16 +93,27 @@ def _same(
     first: int, second: int, wanted: Iterator[Range], size_bytes: int, advance: Advance, *, reads_ahead: bool
 ) -> bool:
     if size_bytes <= SMALL_BYTES:
-        return _compared([Side(first, None), Side(second, None)], wanted, size_bytes, advance, 1)
+        sides = [Side(first, None), Side(second, None)]
+        return _compared_and_dropped(sides, wanted, size_bytes, advance, 1)
     with directio.reopened(first) as one, directio.reopened(second) as other:
         sides = [
             Side(plain, None if reads_ahead and directio.is_evicted(plain, size_bytes) else direct)
             for plain, direct in ((first, one), (second, other))
         ]
-        return _compared(sides, wanted, size_bytes, advance, THREADS)
+        return _compared_and_dropped(sides, wanted, size_bytes, advance, THREADS)
 
 
-def _compared(sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, advance: Advance, threads: int) -> bool:
+def _compared_and_dropped(
+    sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, advance: Advance, threads: int
+) -> bool:
+    same = compared(sides, wanted, size_bytes, advance, threads)
+    for side in sides:
+        side.let_go()
+    return same
+
+
+def compared(sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, advance: Advance, threads: int) -> bool:
+    """Say whether two sides have the same bytes in all of some pieces; counts ``size_bytes`` when they have."""
     differs = threading.Event()
     counted = Counted(size_bytes, advance)
     room_bytes = min(PIECE_BYTES, size_bytes + -size_bytes % ALIGNMENT_BYTES) or ALIGNMENT_BYTES
@@ -119,8 +130,6 @@ def _compared(sides: Sequence[Side], wanted: Iterator[Range], size_bytes: int, a
             counted.add(wanted_bytes)
 
     workers.share(wanted, compare_mine, threads)
-    for side in sides:
-        side.let_go()
     if not differs.is_set():
         counted.finish()
     return not differs.is_set()

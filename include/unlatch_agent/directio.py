@@ -13,22 +13,21 @@ from unlatch_agent import syscalls
 
 
 @contextlib.contextmanager
-def reopened(descriptor: int) -> Iterator[Optional[int]]:
-    """Open an open file once more for direct I/O; None where it does not allow that.
+def reopened(descriptor: int, how: int = os.O_DIRECT) -> Iterator[Optional[int]]:
+    """Open an open file once more, for direct I/O if nothing else is said; None where it does not allow that.
 
     This program holds no POSIX lock on any file, so closing the second descriptor loses none.
     """
     mode = fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_ACCMODE | os.O_NOATIME)
-    flags = mode | os.O_DIRECT | os.O_CLOEXEC
     try:
-        direct: Optional[int] = os.open("/proc/self/fd/{}".format(descriptor), flags)
+        again: Optional[int] = os.open("/proc/self/fd/{}".format(descriptor), mode | how | os.O_CLOEXEC)
     except OSError:
-        direct = None
+        again = None
     try:
-        yield direct
+        yield again
     finally:
-        if direct is not None:
-            os.close(direct)
+        if again is not None:
+            os.close(again)
 
 
 def ahead(descriptor: int) -> None:
@@ -42,10 +41,12 @@ def let_go(descriptor: int, start: int, size_bytes: int) -> None:
     os.posix_fadvise(descriptor, start, size_bytes, os.POSIX_FADV_DONTNEED)
 
 
-def is_evicted(descriptor: int, size_bytes: int) -> bool:
-    """Drop a file that is on disk from the page cache, and say whether nothing of it is left there.
+def is_evicted(descriptor: int, size_bytes: int, start: int = 0) -> bool:
+    """Drop a part of a file that is on disk from the page cache, and say whether nothing of it is left there.
+
+    The part begins at a page.
 
     Then whatever is read from now on comes from the storage, through the page cache as well.
     """
-    let_go(descriptor, 0, 0)
-    return not syscalls.is_cached(descriptor, size_bytes)
+    let_go(descriptor, start, size_bytes)
+    return not syscalls.is_cached(descriptor, size_bytes, start)

@@ -11,11 +11,12 @@ from typing import Callable, List, NamedTuple, Optional, Sequence
 from unlatch_agent import cloning, comparing, directio, durable, identity, metadata, streaming, syscalls
 from unlatch_agent.copying import Asked, Chooser, Copied
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError, naming
+from unlatch_agent.following import DiffersError, Following
 from unlatch_agent.identity import Identity
 from unlatch_agent.journal import Entry, Journal
 from unlatch_agent.progress import Counting
 from unlatch_agent.ranges import SMALL_BYTES
-from unlatch_agent.requests import Request
+from unlatch_agent.requests import Advance, Request
 from unlatch_agent.safety import Target
 
 # What must hold of an original from its copy until its swap.
@@ -90,6 +91,7 @@ class Making:
         self._open: List[int] = []
         self._status: Optional[os.stat_result] = None
         self._content: Optional[bytes] = None
+        self._is_compared = False
         begun = plan.begun
         self._wanted = Request(
             source=-1,
@@ -174,10 +176,7 @@ class Making:
                     self._lost + metadata.copy_owner_and_attributes(self.source, self.target, self._status)
                 )
         whole = begun if self._is_all_there else None
-        if whole is not None:
-            copied = whole.how
-        else:
-            copied = chooser.copy(self._wanted._replace(source=self.source, target=self.target), advance)
+        copied = whole.how if whole is not None else self._copied(chooser, asked, advance)
         self._content = copied.content
         self.facts.update(method=copied.method, fell_back=copied.fell_back)
         if begun is not None and whole is None:
@@ -189,6 +188,17 @@ class Making:
             metadata.copy_times(self._status, self.target)
         if not self.volume.is_nfs and self._content is None:  # small ones go together
             syscalls.begin_writing_back(self.target)
+
+    def _copied(self, chooser: Chooser, asked: Asked, advance: Advance) -> Copied:
+        """Copy the bytes; what can be compared meanwhile, is."""
+        following = Following() if asked.verification == "full" and self.plan.begun is None else None
+        request = self._wanted._replace(source=self.source, target=self.target, following=following)
+        try:
+            copied = chooser.copy(request, advance)
+        except DiffersError:
+            raise self._differs() from None
+        self._is_compared = following is not None and following.is_whole
+        return copied
 
     def _reopened(self, begun: Begun) -> int:
         """Open what an earlier run has left."""
@@ -213,7 +223,7 @@ class Making:
     def verify(self, asked: Asked, progress: Counting) -> None:
         """Compare the copy, which is on disk, with the original, and complete what is known of it."""
         size_bytes = self.plan.source.size_bytes
-        advance = progress.start(self.path, "compare", size_bytes)
+        advance = progress.start(self.path, "compare", 2 * size_bytes if self._is_compared else size_bytes)
         # Of what was begun before a kill every byte is looked at, whatever was asked for.
         verification = asked.verification if self.plan.begun is None else "full"
         self.facts.update(verify=verification, verified=self._verified(verification, advance))
@@ -250,6 +260,8 @@ class Making:
                 how, same = "content", comparing.equal(self.source, self.target, size_bytes, advance)
         elif self._content is not None:
             how, same = "content", comparing.equal_to(self._content, self.target, advance)
+        elif self._is_compared:
+            how, same = "content", True
         elif verification == "sample":
             seed = identity.name_hash(self.owner.incident, self.plan.target.name)
             self.facts["sample_seed"] = seed
@@ -260,9 +272,13 @@ class Making:
             how = "content"
         if same:
             return how
+        raise self._differs()
+
+    def _differs(self) -> CheckFailedError:
+        """Return the error for a copy that is wrong; the original is to blame if it has changed."""
         self._refuse_changed(os.fstat(self.source))
         self.is_spoilt = True
-        raise CheckFailedError(
+        return CheckFailedError(
             "copy_differs",
             "the copy of {} differs from it when read back".format(self.path),
             "look for I/O errors of the volume and in this host's kernel log; no name was touched. The next run copies "

@@ -16,12 +16,20 @@ _BEHIND_BYTES = 16 << 20
 class Side:
     """One file that is read in order, by any number of threads: its descriptor, and one for direct I/O or None."""
 
-    def __init__(self, plain: int, direct: Optional[int]) -> None:
-        """Read past the page cache when there is a descriptor for that."""
+    def __init__(self, plain: int, direct: Optional[int], start: int = 0, *, is_kept: bool = False) -> None:
+        """Read past the page cache when there is a descriptor for that.
+
+        Args:
+            plain: a descriptor.
+            direct: one for direct I/O.
+            start: where the reading begins; what is before it stays as it is.
+            is_kept: leave what was read in the page cache: someone else reads it again, and drops it.
+        """
         self._plain = plain
         self._direct = direct
         self._lock = threading.Lock()
-        self._dropped_bytes = 0
+        self._dropped_bytes = start
+        self._is_kept = is_kept
 
     def fill(self, buffer: syscalls.Buffer, start: int, size_bytes: int) -> bool:
         """Read a piece; False when the file ends before it does."""
@@ -39,7 +47,8 @@ class Side:
             if not count:
                 return False
             done += count
-        self._drop_behind(start)
+        if not self._is_kept:
+            self._drop_behind(start)
         return True
 
     def let_go(self) -> None:

@@ -3,7 +3,10 @@
 import errno
 import os
 import threading
-from typing import Callable, NamedTuple, Optional
+from typing import TYPE_CHECKING, Callable, NamedTuple, Optional
+
+if TYPE_CHECKING:
+    from unlatch_agent.following import Following
 
 Advance = Callable[[int], None]
 
@@ -40,6 +43,7 @@ class Request(NamedTuple):
         may_copy_on_server: whether the NFS server can copy by itself (NFSv4.2).
         start_bytes: where to begin.
         mark: called with how much of the copy is on disk, every now and then; None for a file that is soon copied.
+        following: compares it while it is made, if the method can have that.
     """
 
     source: int
@@ -52,6 +56,7 @@ class Request(NamedTuple):
     may_copy_on_server: bool = False
     start_bytes: int = 0
     mark: Optional[Callable[[int], None]] = None
+    following: "Optional[Following]" = None
 
 
 class UnfitError(Exception):

@@ -7,6 +7,7 @@ system shows them; where it shows none although the file is sparse (NFSv3), bloc
 file is read and written at once, through the page cache: direct I/O would wait for each write.
 """
 
+import contextlib
 import errno
 import os
 import threading
@@ -14,6 +15,7 @@ from typing import Iterator, Optional
 
 from unlatch_agent import directio, durable, ranges, syscalls, workers
 from unlatch_agent.errors import naming
+from unlatch_agent.following import Follow
 from unlatch_agent.ranges import ALIGNMENT_BYTES, PIECE_BYTES, SMALL_BYTES, Range
 from unlatch_agent.reading import Side
 from unlatch_agent.requests import Advance, Counted, Request
@@ -23,6 +25,8 @@ THREADS = 4
 FLUSH_BYTES = 64 << 20
 # How much of a huge file a kill can cost: so often what was copied is made durable and recorded.
 MARK_BYTES = 1 << 30
+# So much is copied, and compared while the next so much is copied; far more than any disk reads ahead.
+STRETCH_BYTES = 64 << 20
 _BLOCK_BYTES = 64 * 1024
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 # What a file system answers that cannot write past the page cache, or not these bytes: alignment.
@@ -85,6 +89,9 @@ def stream(request: Request, advance: Advance) -> Optional[bytes]:
     """
     source, target, size_bytes = request.source, request.target, request.size_bytes
     is_small = size_bytes - request.start_bytes <= SMALL_BYTES
+    following = None if is_small or request.start_bytes or request.is_sparse else request.following
+    if following is not None and not ranges.is_dense(source, size_bytes):
+        following = None
     if is_small and not request.start_bytes and not request.is_sparse:
         return _at_once(request, advance)
     with naming(target):
@@ -93,12 +100,17 @@ def stream(request: Request, advance: Advance) -> Optional[bytes]:
             if why is not None and why.errno in _NO_SPACE:
                 raise why
         os.ftruncate(target, size_bytes)
-    if is_small or request.is_nfs:  # an NFS client writes better on its own: direct writes wait for the server's disk
-        _copy(request, Side(source, None), _Sink(target, None), advance, 1 if is_small else THREADS)
-    else:
-        with directio.reopened(source) as reading, directio.reopened(target) as writing:
-            original = Side(source, reading if request.is_sparse else None)
-            _copy(request, original, _Sink(target, writing), advance, THREADS)
+    with contextlib.ExitStack() as opened:
+        reading = writing = follow = None
+        if not (
+            is_small or request.is_nfs
+        ):  # an NFS client writes better on its own: else it waits for the server's disk
+            reading = opened.enter_context(directio.reopened(source)) if request.is_sparse else None
+            writing = opened.enter_context(directio.reopened(target))
+        if following is not None:
+            follow = opened.enter_context(following.beside(source, target, size_bytes, advance, is_nfs=request.is_nfs))
+        original = Side(source, reading, is_kept=follow is not None)
+        _copy(request, original, _Sink(target, writing), advance, threads=1 if is_small else THREADS, follow=follow)
     if not is_small:
         directio.let_go(source, 0, 0)
     return None
@@ -114,8 +126,10 @@ def _at_once(request: Request, advance: Advance) -> bytes:
     return content
 
 
-def _copy(request: Request, original: Side, sink: _Sink, advance: Advance, threads: int) -> None:
-    """Copy in stretches, each of which is on disk before the next begins when the caller keeps marks of that."""
+def _copy(
+    request: Request, original: Side, sink: _Sink, advance: Advance, *, threads: int, follow: Optional[Follow]
+) -> None:
+    """Copy in stretches, which are compared one behind the other, and marked as being on disk, where that is asked."""
     source, size_bytes = request.source, request.size_bytes
     if threads > 1:
         os.posix_fadvise(source, 0, 0, os.POSIX_FADV_SEQUENTIAL)
@@ -132,11 +146,16 @@ def _copy(request: Request, original: Side, sink: _Sink, advance: Advance, threa
                 _write(sink, buffer, zeros, start, end - start)
             counted.add(end - start)
 
-    for stretch, end in ranges.stretches(ranges.pieces(data, size_bytes), request.start_bytes, MARK_BYTES):
+    done = marked = request.start_bytes
+    for stretch, end in ranges.stretches(ranges.pieces(data, size_bytes), done, min(STRETCH_BYTES, MARK_BYTES)):
         workers.share(stretch, copy_mine, threads)
-        if request.mark is not None and end < size_bytes:
+        if follow is not None:
+            follow(done, min(end, size_bytes))
+        done = end
+        if request.mark is not None and done < size_bytes and done - marked >= MARK_BYTES:
             durable.sync(request.target)
-            request.mark(end)
+            request.mark(done)
+            marked = done
     counted.finish()
 
 

@@ -156,14 +156,14 @@ def is_written_back(descriptor: int) -> bool:
     return True
 
 
-def is_cached(descriptor: int, size_bytes: int) -> bool:
-    """Say whether the page cache has any page of a file (mincore).
+def is_cached(descriptor: int, size_bytes: int, begin: int = 0) -> bool:
+    """Say whether the page cache has any page of so many bytes of a file, from a page's begin on (mincore).
 
     True as well when that cannot be asked, and always for a file that the caller neither owns nor may write to: of
     those the kernel says so since Linux 5.2.
     """
-    for start in range(0, size_bytes, _WINDOW_BYTES):
-        length = min(_WINDOW_BYTES, size_bytes - start)
+    for start in range(begin, begin + size_bytes, _WINDOW_BYTES):
+        length = min(_WINDOW_BYTES, begin + size_bytes - start)
         pages = ctypes.create_string_buffer((length + mmap.PAGESIZE - 1) // mmap.PAGESIZE)
         address = _libc.mmap(None, length, mmap.PROT_READ, mmap.MAP_SHARED, descriptor, start)
         if address == ctypes.c_void_p(-1).value:
