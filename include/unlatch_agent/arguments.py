@@ -205,6 +205,9 @@ def _looking(verbs: Any) -> None:
     _incident(parser)
     parser.add_argument("paths", nargs="+", metavar="DIR")
 
+    parser = _verb(verbs, "precompile", "copy this file with byte code for this Python", "/opt/unlatch")
+    parser.add_argument("paths", nargs=1, metavar="DIR", help="where to put the copy; its name tells what is in it")
+
 
 def _repairing(verbs: Any) -> None:
     parser = _verb(verbs, "prepare", "copy and verify beside the originals", "--incident inc-1 /ORA/dbs03/voms/ibdata1")

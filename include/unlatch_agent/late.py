@@ -1,7 +1,8 @@
 """Modules that are imported when they are first used.
 
-From a zip file Python compiles every module anew at each start. A verb needs a third of them, so the others wait: the
-controller asks a guest a dozen questions per verdict, each of them a start of this program.
+From a zip file Python compiles every module anew at each start (see ``bytecode``), and loading one costs something too.
+A verb needs a third of them, so the others wait: the controller asks a guest a dozen questions per verdict, each of
+them a start of this program.
 """
 
 import importlib

@@ -143,6 +143,12 @@ def _nas_clear(answer: Json) -> List[str]:
     return ["{} locks before, {} after".format(answer["locks_before"], answer["locks_after"])]
 
 
+def _precompiled(answer: Json) -> List[str]:
+    copy = answer["precompiled"]
+    row = [copy["path"], copy["python"], copy["modules"], size(copy["size_bytes"])]
+    return [table(["path", "python", "modules", "size"], [row])]
+
+
 _WRITERS = (
     ("facts", _facts),
     ("privileges", _preflight),
@@ -152,6 +158,7 @@ _WRITERS = (
     ("locks_before", _nas_clear),
     ("locks", _live_locks),
     ("ports", _ports),
+    ("precompiled", _precompiled),
 )
 
 

@@ -11,6 +11,7 @@ from unlatch_agent.late import late
 
 if TYPE_CHECKING:
     from unlatch_agent import (
+        bytecode,
         checklocks,
         commit,
         connecting,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
         verify,
     )
 else:
+    bytecode = late("bytecode")
     checklocks = late("checklocks")
     commit = late("commit")
     connecting = late("connecting")
@@ -236,6 +238,14 @@ def _purge(options: argparse.Namespace, told: Told) -> Json:
     return ioguard.supervise(work, options.stall_timeout, told)
 
 
+def _precompile(options: argparse.Namespace, told: Told) -> Json:
+    def work(beat: Beat) -> Json:
+        (directory,) = safety.directories(options.paths)
+        return bytecode.run(directory, beat)
+
+    return ioguard.supervise(work, options.io_timeout, told)
+
+
 VERBS: Dict[str, Verb] = {
     "facts": _facts,
     "check-locks": _check_locks,
@@ -244,6 +254,7 @@ VERBS: Dict[str, Verb] = {
     "live-locks": _live_locks,
     "connect": _connect,
     "preflight": _preflight,
+    "precompile": _precompile,
     # Only under the names of root commands:
     "notify": _notify,
     "nas-list": _nas_list,

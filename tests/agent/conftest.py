@@ -107,6 +107,17 @@ def volume(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
+def small_volume(tmp_path: Path) -> Iterator[Path]:
+    """A file system of one MiB."""
+    need_root()
+    directory = tmp_path / "small"
+    directory.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], check=True)
+    yield directory
+    subprocess.run(["umount", directory], check=True)
+
+
+@pytest.fixture
 def open_volume() -> Iterator[Path]:
     """The same in a place that every user can reach, owned by the user nobody."""
     need_root()

@@ -32,6 +32,7 @@ VERBS = [
     "preflight",
     "status",
     "verify",
+    "precompile",
     "prepare",
     "commit",
     "set-aside",

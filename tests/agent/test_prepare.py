@@ -6,8 +6,7 @@ import json
 import os
 import select
 import struct
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -224,17 +223,6 @@ def test_a_remote_lock_is_what_it_is_for(far_agent: Agent, volume: Path, holding
     holding(volume / "ibdata1")
     (entry,) = far_agent.run("prepare", *INCIDENT, volume / "ibdata1").done().files
     assert Path(entry["temp"]).stat().st_size == entry["size_bytes"]
-
-
-@pytest.fixture
-def small_volume(tmp_path: Path) -> Iterator[Path]:
-    """A file system of one MiB."""
-    need_root()
-    directory = tmp_path / "small"
-    directory.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", directory], check=True)
-    yield directory
-    subprocess.run(["umount", directory], check=True)
 
 
 def test_no_space(few_agent: Agent, small_volume: Path) -> None:
