@@ -124,6 +124,13 @@ class TestLiving:
         seen = {check for check, evidence in found.items() if evidence.answer is Answer.ALIVE}
         assert {"openers", "processes", "port", "pid_file", "samples"} <= seen, answers(found)
 
+    def test_the_instances_user_runs_the_faster_copy(self, living: Place) -> None:
+        """It should let the instance's user run the copy with byte code, which belongs to the login user."""
+        placed = living.agent._placed()
+        assert "-cpython-" in placed.path
+        assert placed.login_user != living.inventory.instances["voms"].os_user
+        assert any(fact.lock.kind is LockKind.LOCAL for fact in living.files("voms"))
+
     def test_repair_is_refused(self, living: Place) -> None:
         """It should refuse to copy a file that a running server has locked, with the agent's words."""
         instance = living.inventory.instances["alvmysql"]
