@@ -44,7 +44,9 @@ def _options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def _recreate(case: cases.Case, fs: str, volume: Path, agent: Path, options: argparse.Namespace) -> list[report.Row]:
+def _recreate(
+    case: cases.Case, fs: str, volume: Path, agent: list[str], options: argparse.Namespace
+) -> list[report.Row]:
     data_bytes = int(case.data_bytes * options.scale)
     base = Path(tempfile.mkdtemp(prefix="unlatch-bench-", dir=volume))
     files = base / "files"
@@ -67,7 +69,7 @@ def _recreate(case: cases.Case, fs: str, volume: Path, agent: Path, options: arg
     return report.rows(name, fs, measured)
 
 
-def _locks(fs: str, volume: Path, agent: Path, options: argparse.Namespace) -> list[report.Row]:
+def _locks(fs: str, volume: Path, agent: list[str], options: argparse.Namespace) -> list[report.Row]:
     with (
         tempfile.TemporaryDirectory(prefix="unlatch-bench-", dir=volume) as base,
         tempfile.TemporaryDirectory(prefix="unlatch-bench-") as state,
@@ -78,11 +80,14 @@ def _locks(fs: str, volume: Path, agent: Path, options: argparse.Namespace) -> l
     return report.rows(name, fs, measured)
 
 
-def _start(agent: Path) -> list[report.Row]:
-    """Measure what any answer of the agent costs at least: the interpreter's start."""
-    tool = tools.Tool("unlatch --version", lambda _, __: [sys.executable, str(agent), "--version"], lambda _, __: None)
+def _start(agent: list[str]) -> list[report.Row]:
+    """Measure what any answer of the agent costs at least: the interpreter's start, and the agent's own."""
+    starts = [
+        tools.Tool("python3 alone", lambda _, __: [*agent[:-1], "-c", "pass"], lambda _, __: None),
+        tools.Tool("unlatch --version", lambda _, __: [*agent, "--version"], lambda _, __: None),
+    ]
     with tempfile.TemporaryDirectory() as base:
-        return report.rows("start", "-", timing.interleaved([tool], Path(base) / "x", 5, 60.0, lambda: None))
+        return report.rows("start", "-", timing.interleaved(starts, Path(base) / "x", 5, 60.0, lambda: None))
 
 
 def main() -> int:
@@ -93,9 +98,12 @@ def main() -> int:
         return 5
     chosen = [case for case in cases.CASES if not options.case or any(text in case.name for text in options.case)]
     options.scratch.mkdir(parents=True, exist_ok=True)
-    agent = options.scratch / "unlatch-agent.pyz"
-    build = [sys.executable, str(ROOT / "tools" / "build_agent.py"), "--output", str(agent)]
+    for old in options.scratch.glob("unlatch-agent*.pyz"):
+        old.unlink()
+    built = options.scratch / "unlatch-agent.pyz"
+    build = [sys.executable, str(ROOT / "tools" / "build_agent.py"), "--output", str(built)]
     subprocess.run(build, check=True, stdout=subprocess.DEVNULL)
+    agent = tools.as_on_a_guest(built)
     title = f"{machine()} at the begin"
     print(title, flush=True)
     found = _start(agent)

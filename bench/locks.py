@@ -6,7 +6,6 @@ import fcntl
 import os
 import resource
 import shlex
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,12 +43,12 @@ def _over(text: str) -> Callable[[Path, int], list[str]]:
     return lambda files, _: ["sh", "-c", text.replace("FILES", shlex.quote(str(files)))]
 
 
-def tools(agent: Path, state: Path) -> Sequence[Tool]:
+def tools(agent: Sequence[str], state: Path) -> Sequence[Tool]:
     """Return the programs that say who holds files."""
     return (
         Tool(
             UNLATCH,
-            lambda files, _: [sys.executable, str(agent), "check-locks", "--json", "--only-locked", str(files)],
+            lambda files, _: [*agent, "check-locks", "--json", "--only-locked", str(files)],
             _nothing,
             {"UNLATCH_AGENT_STATE": str(state)},
         ),

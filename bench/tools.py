@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -49,18 +50,25 @@ def _remove_copy(files: Path, _: int) -> None:
     shutil.rmtree(_copy_of(files), ignore_errors=True)
 
 
-def unlatch(agent: Path, state: Path, method: str = "auto") -> Tool:
-    """Return the agent: recreate, verified; the originals are purged untimed."""
-    start = [sys.executable, str(agent)]
+def as_on_a_guest(agent: Path) -> list[str]:
+    """Return how the controller starts the agent: by the system's Python, alone, with byte code beside the agent."""
+    system = "/usr/bin/python3"
+    start = [system if os.access(system, os.X_OK) else sys.executable, "-I"]
+    made = subprocess.run([*start, agent, "precompile", "--json", agent.parent], check=True, capture_output=True)
+    return [*start, json.loads(made.stdout)["precompiled"]["path"]]
+
+
+def unlatch(agent: Sequence[str], state: Path, method: str = "auto") -> Tool:
+    """Return the agent, by how it is started: recreate, verified; the originals are purged untimed."""
     environment = {"UNLATCH_AGENT_STATE": str(state)}
 
     def command(files: Path, number: int) -> list[str]:
         incident = f"bench-{number}"
         paths = [str(path) for path in sorted(files.iterdir())]
-        return [*start, "recreate", "--json", "--method", method, "--incident", incident, "--confirm", incident, *paths]
+        return [*agent, "recreate", "--json", "--method", method, "--incident", incident, "--confirm", incident, *paths]
 
     def undo(files: Path, number: int) -> None:
-        purge = [*start, "purge", "--json", "--incident", f"bench-{number}", str(files)]
+        purge = [*agent, "purge", "--json", "--incident", f"bench-{number}", str(files)]
         subprocess.run(purge, check=True, capture_output=True, env={**os.environ, **environment})
 
     return Tool(UNLATCH, command, undo, environment)
