@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import report
+from bench import report, volumes
 from bench.cases import CASES, Case
 from bench.timing import FailedError, Measured, interleaved
 from bench.tools import UNLATCH, Tool
@@ -69,3 +69,16 @@ def test_a_case(case: Case, tmp_path: Path) -> None:
     assert stored <= case.room_bytes(scale)
     assert len(files) == (100 if "10,000" in case.name else 1)
     assert (stored < sum(path.stat().st_size for path in files)) is ("sparse" in case.name)
+
+
+def test_the_file_system_of_a_directory(tmp_path: Path) -> None:
+    """It should name the innermost mount's file system, an NFS one with its version, and of two mounts the later."""
+    (tmp_path / "nas" / "deep").mkdir(parents=True)
+    (tmp_path / "nas2").mkdir()
+    table = (
+        f"/dev/vda / ext4 rw 0 0\nnas:/a {tmp_path}/nas nfs4 rw,vers=4.2,rsize=65536 0 0\n"
+        f"nas:/b {tmp_path}/nas2 nfs rw,vers=3 0 0\n/dev/vdb / xfs rw 0 0\n"
+    )
+    found = [volumes.kind_of(tmp_path / name, table) for name in ("nas/deep", "nas2", ".")]
+    assert found == ["NFSv4.2", "NFSv3", "xfs"]
+    assert volumes.kind_of(Path("/proc")) == "proc"
