@@ -1,8 +1,11 @@
 """The command line: verbs, options, and an example for each."""
 
 import argparse
+import contextlib
+import functools
 import os
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Callable, Dict, List, NamedTuple, NoReturn
 
 from unlatch_agent import __version__, identity, pathlists
@@ -18,6 +21,23 @@ else:
 PROGRAM = "unlatch-agent.pyz"
 _LONGEST_S = 86400.0
 _HIGHEST_PORT = 65535
+_USUAL_COLUMNS = 80
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help as wide as the terminal. argparse asks for each option how wide that is, with modules that load slowly."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+@functools.lru_cache(maxsize=None)
+def _columns() -> int:
+    with contextlib.suppress(KeyError, ValueError):
+        return int(os.environ["COLUMNS"]) or _USUAL_COLUMNS
+    with contextlib.suppress(OSError, ValueError):
+        return os.get_terminal_size(sys.stdout.fileno()).columns or _USUAL_COLUMNS
+    return _USUAL_COLUMNS
 
 
 class _Parser(argparse.ArgumentParser):
@@ -53,7 +73,7 @@ def _verb(verbs: Any, name: str, what: str, example: str) -> argparse.ArgumentPa
         help=what,
         description=what,
         epilog="example:\n  python3 {} {} {}".format(PROGRAM, name, example),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
     )
     # Python 3.6 hands this option down to no parser of a verb.
     parser.allow_abbrev = False
@@ -269,7 +289,9 @@ def parse(arguments: List[str], root_name: str = "") -> argparse.Namespace:
     """
     if root_name:
         command = ROOT_COMMANDS[root_name]
-        parser: argparse.ArgumentParser = _Parser(prog=root_name, allow_abbrev=False, description=command.what)
+        parser: argparse.ArgumentParser = _Parser(
+            prog=root_name, allow_abbrev=False, formatter_class=_Help, description=command.what
+        )
         parser.add_argument("--version", action="version", version=__version__)
         parser.set_defaults(verb=command.verb)
         command.add(parser)
@@ -279,8 +301,9 @@ def parse(arguments: List[str], root_name: str = "") -> argparse.Namespace:
         parser = _Parser(
             prog=PROGRAM,
             allow_abbrev=False,
+            formatter_class=_Help,
             description="Looks at locked database files and gives them a new inode, safely.",
-            epilog="exit codes: 0 done, 2 usage, 3 refused, 4 check failed after acting, 5 environment, 6 try again",
+            epilog="exit codes: 0 done, 2 usage, 3 refused, 4 check failed after acting,\n  5 environment, 6 try again",
         )
         parser.add_argument("--version", action="version", version=__version__)
         verbs = parser.add_subparsers(dest="verb", metavar="VERB", parser_class=_Parser)
