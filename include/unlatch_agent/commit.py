@@ -80,7 +80,7 @@ def run(
     _compare_after_interruption(steps, beat)
 
     held: List[int] = []
-    descriptors.allow(len(steps))
+    descriptors.allow(len(steps), directories=len({target.directory for target in targets}))
     try:
         for step in steps:
             beat(None)
@@ -101,13 +101,11 @@ def run(
 def _steps(
     incident: str, targets: Sequence[Target], permit: Permit, known: Dict[str, Journal], beat: Beat
 ) -> List[Step]:
-    journals = dict(known)
+    journals = known or journal.of_directories((target.directory for target in targets), incident, beat)
     steps = []
     for target, allowed in zip(targets, permit.files):
         beat(None)
-        owner = journals.get(target.directory)
-        if owner is None:
-            owner = journals[target.directory] = Journal(target.directory, incident)
+        owner = journals[target.directory]
         entry = owner.entry(target.name)
         if entry is None or entry.state not in ("prepared", "swapping", "committed"):
             raise _not_prepared(target.path, "nothing is prepared" if entry is None else "it is " + entry.state)

@@ -11,7 +11,7 @@ import shlex
 import stat
 from typing import Iterable, List
 
-from unlatch_agent import facts, hostrows
+from unlatch_agent import descriptors, facts, hostrows
 from unlatch_agent.errors import HostError, Json, TryAgainError
 
 STATE_VARIABLE = "UNLATCH_AGENT_STATE"
@@ -77,9 +77,12 @@ def acquire(directories: Iterable[str]) -> List[int]:
 
     Raises:
         TryAgainError: another agent works on one of them (``busy``).
+        HostError: ``too_many_files``: there are more than this user may have files open.
     """
     held: List[int] = []
-    for directory in sorted(set(directories)):
+    names = sorted(set(directories))
+    descriptors.allow(0, directories=len(names))
+    for directory in names:
         descriptor = os.open(_lock_file(directory), os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         held.append(descriptor)
         try:

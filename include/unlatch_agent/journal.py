@@ -1,153 +1,69 @@
 """The journal: what was begun and done with each file, one per directory and incident.
 
-JSON lines, each on disk before the act that it announces. A last line cut off by a crash is dropped.
-``replay`` is pure; only :class:`Journal` touches the disk.
+JSON lines, each on disk before the act that it announces. A last line cut off by a crash is dropped. What the lines
+mean is in replaying.py.
 """
 
 import json
 import os
-from typing import Dict, FrozenSet, Iterable, List, NamedTuple, Optional, Sequence, Tuple
+import zlib
+from typing import Dict, Iterable, List, Optional, Sequence, Tuple, ValuesView
 
-from unlatch_agent import SCHEMA, __version__, bootclock, durable, identity
+from unlatch_agent import SCHEMA, __version__, bootclock, descriptors, durable, identity
 from unlatch_agent.errors import Json, RefusedError
+from unlatch_agent.ioguard import Beat
+from unlatch_agent.replaying import DamagedError, Entries, Entry, History, replay
 
-# Which event may follow which, per file. "_ing" events are intents.
-_AFTER: Dict[str, FrozenSet[str]] = {
-    "": frozenset({"copying", "setting_aside"}),
-    "copying": frozenset({"copying", "prepared", "discarding"}),
-    "prepared": frozenset({"copying", "swapping", "discarding"}),
-    "swapping": frozenset({"swapping", "committed", "restoring"}),
-    "committed": frozenset({"restoring", "purging"}),
-    "setting_aside": frozenset({"setting_aside", "set_aside", "put_back", "restoring"}),
-    "set_aside": frozenset({"restoring", "purging"}),
-    "put_back": frozenset({"copying", "setting_aside", "discarding"}),
-    "restoring": frozenset({"restoring", "restored"}),
-    "restored": frozenset({"copying", "setting_aside", "discarding"}),
-    "discarding": frozenset({"discarding", "discarded"}),
-    "discarded": frozenset({"copying", "setting_aside", "discarding"}),
-    "purging": frozenset({"purging", "purged"}),
-    "purged": frozenset(),
-}
-# What a record says of itself, not of its file.
-_OF_THE_LINE = ("n", "at", "event", "name")
-EVENTS = frozenset(_AFTER) - {""}
-_WHOLE_NUMBERS = {int}
 # Made once: json.dumps would make one for each line.
 _line_of = json.JSONEncoder(check_circular=False).encode
 # A repair in one of these is under way: nobody else may begin one on that directory.
 UNFINISHED = frozenset({"copying", "prepared", "swapping", "setting_aside", "restoring", "discarding"})
+# Names are made of a hash. So many are kept: all of a batch, and not all that a directory can have.
+_STEMS = 20000
+_READ_BYTES = 256 * 1024
 
 
-class Entry(NamedTuple):
-    """What the journal knows of one file.
+class _OpenFile:
+    """A journal's file while something may be read of it again; closed when nobody refers to it any more."""
 
-    Attributes:
-        state: its last event.
-        facts: all keys recorded so far: ``source``, ``temp``, ``after``, ``quarantined`` (identities),
-            ``metadata_lost``, ``content_sha256``, ``batch`` (the directories swapped together), …
-    """
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self.descriptor: Optional[int] = None
 
-    name: str
-    state: str
-    facts: Json
+    def opened(self, descriptor: int) -> int:
+        """Read from this descriptor from now on, and close the one before."""
+        self.close()
+        self.descriptor = descriptor
+        return descriptor
 
-    @property
-    def source_inode(self) -> int:
-        """Return the original's inode."""
-        return int(self.facts["source"]["inode"])
+    def line(self, start: int, size_bytes: int, checksum: int) -> bytes:
+        """Read a line again.
 
-    @property
-    def temp_inode(self) -> Optional[int]:
-        """Return the copy's inode, None before it is complete (and for a file set aside)."""
-        temp = self.facts.get("temp")
-        return None if temp is None else int(temp["inode"])
+        Raises:
+            RefusedError: it is another one.
+        """
+        line = b"" if self.descriptor is None else os.pread(self.descriptor, size_bytes, start)
+        if zlib.crc32(line) != checksum:
+            raise damaged(self._path, "it was changed while it was read")
+        return line
 
-    @property
-    def is_pidfile(self) -> bool:
-        """Say whether this file is set aside, not recreated."""
-        return "content_sha256" in self.facts
+    def close(self) -> None:
+        """Close it, if it is open."""
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+            self.descriptor = None
 
-
-class History(NamedTuple):
-    """A journal read to its end.
-
-    Attributes:
-        entries: by file name, in the order of first mention.
-        length: how many records.
-        sound_bytes: how far the whole lines reach; what follows was cut off by a crash.
-    """
-
-    incident: Optional[str]
-    boot_id: Optional[str]
-    entries: Dict[str, Entry]
-    length: int
-    sound_bytes: int
+    def __del__(self) -> None:
+        self.close()
 
 
-class DamagedError(Exception):
-    """A journal that no crash of ours explains."""
-
-
-def replay(content: bytes) -> History:
-    """Read a journal's content.
-
-    Raises:
-        DamagedError: a line before the last is no record, a record is missing, or the order is impossible.
-    """
-    sound = content.rfind(b"\n") + 1
-    entries: Dict[str, Entry] = {}
-    incident = boot_id = None
-    lines = content[:sound].split(b"\n")[:-1]
-    for number, line in enumerate(lines):
-        try:
-            record = json.loads(line.decode("utf-8"))
-            event, sequence = str(record["event"]), record["n"]
-        except (ValueError, KeyError, TypeError):
-            if number == len(lines) - 1:  # zeros or a half-written block where the last line should be
-                sound = content.rfind(b"\n", 0, sound - 1) + 1
-                lines = lines[:-1]
-                break
-            raise DamagedError("line {} is no record".format(number + 1)) from None
-        if sequence != number:
-            raise DamagedError("line {} has number {}".format(number + 1, sequence))
-        if (event == "begin") != (number == 0):
-            raise DamagedError("line {}: {!r} is out of place".format(number + 1, event))
-        if event == "begin":
-            incident, boot_id = str(record.get("incident")), str(record.get("boot_id"))
-            continue
-        entry = _after(entries, event, record, number + 1)
-        entries[entry.name] = entry
-    return History(incident, boot_id, entries, len(lines), sound)
-
-
-def _is_identity(value: object) -> bool:
-    # Of four records of each of many files: a set is faster than a loop.
-    return isinstance(value, dict) and set(map(type, map(value.get, identity.KEYS))) == _WHOLE_NUMBERS
-
-
-def _after(entries: Dict[str, Entry], event: str, record: Json, line_number: int) -> Entry:
-    """Return what is known of a file after one more record."""
-    name = record.get("name")
-    if not isinstance(name, str) or not name or "/" in name:
-        raise DamagedError("line {} names no file".format(line_number))
-    known = entries.get(name)
-    state = "" if known is None else known.state
-    if event not in _AFTER[state]:
-        raise DamagedError("line {}: {} cannot follow {}".format(line_number, event, state or "nothing"))
-    facts = {} if known is None or event in ("copying", "setting_aside") else dict(known.facts)
-    facts.update(record)
-    for key in _OF_THE_LINE:
-        facts.pop(key, None)
-    is_sound = "source" in facts and all(_is_identity(record[key]) for key in ("source", "temp") if key in record)
-    if not is_sound:
-        raise DamagedError("line {} does not say what {} was".format(line_number, name))
-    return Entry(name, event, facts)
-
-
-def _of_incident(history: History, incident: str) -> History:
-    if history.incident not in (None, incident):
-        raise DamagedError("it belongs to incident {}".format(history.incident))
-    return history
+def damaged(path: str, why: str) -> RefusedError:
+    """Return the error for a journal that cannot be relied on."""
+    return RefusedError(
+        "journal_damaged",
+        "the journal {} cannot be trusted: {}".format(path, why),
+        "check by hand: originals are named .unlatch-*.orig, copies .unlatch-*.new; nothing was touched",
+    )
 
 
 class Journal:
@@ -165,14 +81,15 @@ class Journal:
         self._stems: Dict[str, str] = {}
         self.path = os.path.join(directory, identity.journal_name(incident))
         self.exists = identity.is_there(self.path)
-        self._descriptor: Optional[int] = None
+        self._file = _OpenFile(self.path)
+        self._descriptor: Optional[int] = None  # to append with
         self._is_behind = False
-        self.history = self._read() if self.exists else History(None, None, {}, 0, 0)
+        self.history = self._read() if self.exists else History(None, None, Entries(self._file.line))
 
     @property
-    def entries(self) -> List[Entry]:
-        """Return the files, in the order of first mention."""
-        return list(self.history.entries.values())
+    def entries(self) -> ValuesView[Entry]:
+        """Return the files as they are now, in the order of first mention."""
+        return self.history.entries.values()
 
     def entry(self, name: str) -> Optional[Entry]:
         """Return one file's entry."""
@@ -193,6 +110,8 @@ class Journal:
     def _stem(self, name: str) -> str:
         known = self._stems.get(name)
         if known is None:
+            if len(self._stems) >= _STEMS:
+                self._stems.clear()
             known = self._prefix + identity.PREFIX + identity.name_hash(self.incident, name)
             self._stems[name] = known
         return known
@@ -206,16 +125,14 @@ class Journal:
                 "cannot read the journal {}: {}".format(self.path, error.strerror),
                 "run the agent as the user who began this repair (the owner of the journal)",
             ) from error
-        with os.fdopen(descriptor, "rb") as source:
-            content = source.read()
-        try:
-            return _of_incident(replay(content), self.incident)
-        except DamagedError as damage:
-            raise RefusedError(
-                "journal_damaged",
-                "the journal {} cannot be trusted: {}".format(self.path, damage),
-                "check by hand: originals are named .unlatch-*.orig, copies .unlatch-*.new; nothing was touched",
-            ) from damage
+        with open(self._file.opened(descriptor), "rb", _READ_BYTES, closefd=False) as lines:
+            try:
+                history = replay(lines, self._file.line)
+            except DamagedError as damage:
+                raise damaged(self.path, str(damage)) from damage
+        if history.incident not in (None, self.incident):
+            raise damaged(self.path, "it belongs to incident {}".format(history.incident))
+        return history
 
     def record(self, event: str, name: str, **facts: object) -> Entry:
         """Append one event and wait until it is on disk; makes the journal when there is none.
@@ -236,14 +153,18 @@ class Journal:
         Args:
             event: what is recorded.
             facts_by_name: of each file what is new.
-            is_kept: whether this object is to know that too; of many files it is much.
+            is_kept: whether what was recorded of these files is soon asked for again; else it is read when it is.
             is_awaited: False for what was done, never for what is announced, when ``wait`` or another record follows
                 soon: each wait for the disk is also one for all that other processes write.
         """
         if self._descriptor is None:
             self._descriptor = self._opened()
-        records = (dict(facts, event=event, name=name) for name, facts in facts_by_name)
-        self._append(self._descriptor, records, is_kept=is_kept, is_awaited=is_awaited)
+        self._append(self._descriptor, event, facts_by_name, is_awaited=is_awaited)
+        for name, facts in facts_by_name:
+            if is_kept:
+                self.history.entries.keep(name, event, facts)
+            else:
+                self.history.entries.let_go(name)
 
     def wait(self) -> None:
         """Wait until the disk has all records."""
@@ -264,40 +185,53 @@ class Journal:
         if not self.history.length:
             begin: Json = {"event": "begin", "schema": SCHEMA, "incident": self.incident, "host": os.uname().nodename}
             begin.update(boot_id=bootclock.boot_id(), agent_version=__version__)
-            self._append(descriptor, [begin])
+            self._append(descriptor, "begin", [("", begin)])
             self.history = self.history._replace(incident=self.incident, boot_id=begin["boot_id"])
-        return descriptor
+        return self._file.opened(descriptor)
 
     def _append(
-        self, descriptor: int, records: Iterable[Json], *, is_kept: bool = True, is_awaited: bool = True
+        self, descriptor: int, event: str, facts_by_name: Sequence[Tuple[str, Json]], *, is_awaited: bool = True
     ) -> None:
-        at, length = bootclock.now_iso(), self.history.length
-        lines, entries = [], []
-        for record in records:
-            record["n"], record["at"] = length, at
-            length += 1
-            if record["event"] != "begin":
-                entry = _after(self.history.entries, str(record["event"]), record, length)
-                known = self.history.entries.get(entry.name)
-                entries.append(entry if is_kept or known is None else known._replace(state=entry.state))
-            lines.append(_line_of(record))
-        lines.append("")
+        entries, at = self.history.entries, bootclock.now_iso()
+        added: List[Tuple[str, bytes]] = []
+        for number, (name, facts) in enumerate(facts_by_name, entries.length):
+            record = dict(facts, event=event, n=number, at=at)
+            if name:
+                record["name"] = name
+                entries.checked(event, record, number + 1)
+            added.append((name, _line_of(record).encode() + b"\n"))
+        content = b"".join(line for _, line in added)
         if is_awaited:
-            durable.append(descriptor, "\n".join(lines).encode())
+            durable.append(descriptor, content)
         else:
-            durable.add(descriptor, "\n".join(lines).encode())
+            durable.add(descriptor, content)
         self._is_behind = not is_awaited
-        self.history.entries.update((entry.name, entry) for entry in entries)
-        self.history = self.history._replace(length=length)
+        for name, line in added:
+            entries.add(name, event, line)
 
     def remove(self) -> None:
         """Remove the journal: nothing that it speaks of is left."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        self._file.close()  # else an NFS client would keep it under another name
+        self._descriptor = None
         durable.unlink(self.path)
         durable.sync_directory(self.directory)
         self.exists = False
+
+
+def of_directories(directories: Iterable[str], incident: str, beat: Beat) -> Dict[str, Journal]:
+    """Read the journals of an incident in some directories, each of which stays open.
+
+    Raises:
+        HostError: ``too_many_files``.
+        RefusedError: one is damaged, or belongs to someone else.
+    """
+    found: Dict[str, Journal] = {}
+    names = list(dict.fromkeys(directories))
+    descriptors.allow(0, directories=len(names))
+    for directory in names:
+        beat(None)
+        found[directory] = Journal(directory, incident)
+    return found
 
 
 def others(directory: str, incident: str) -> List[str]:

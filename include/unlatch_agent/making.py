@@ -13,9 +13,10 @@ from unlatch_agent.copying import Asked, Chooser, Copied
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError, naming
 from unlatch_agent.following import DiffersError, Following
 from unlatch_agent.identity import Identity
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
 from unlatch_agent.progress import Counting
 from unlatch_agent.ranges import SMALL_BYTES
+from unlatch_agent.replaying import Entry
 from unlatch_agent.requests import Advance, Request
 from unlatch_agent.safety import Target
 

@@ -8,8 +8,9 @@ from unlatch_agent import batches, choices, copying, identity, metadata, safety,
 from unlatch_agent.copying import Asked, Copied
 from unlatch_agent.errors import RefusedError
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
 from unlatch_agent.making import UNCHANGED, Begun, Planned, Volume, source_changed
+from unlatch_agent.replaying import Entry
 from unlatch_agent.safety import Target
 
 

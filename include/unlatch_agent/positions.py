@@ -8,7 +8,8 @@ from typing import NamedTuple, Optional
 
 from unlatch_agent import identity
 from unlatch_agent.identity import Identity
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
+from unlatch_agent.replaying import Entry
 
 ORIGINAL = "original"  # the name has the original, nothing is in quarantine
 LINKED = "linked"  # the name and the quarantine are both the original

@@ -20,10 +20,11 @@ from unlatch_agent import (
 from unlatch_agent.copying import Asked
 from unlatch_agent.errors import Json
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
 from unlatch_agent.late import late
 from unlatch_agent.making import UNCHANGED, Making, Planned, Volume, source_changed
 from unlatch_agent.progress import Progress
+from unlatch_agent.replaying import Entry
 from unlatch_agent.safety import Target
 
 if TYPE_CHECKING:
@@ -77,9 +78,10 @@ def run(
     for directory in dict.fromkeys(names):
         journal.refuse_foreign(directory, incident)
     if journals is None:
-        journals = {directory: Journal(directory, incident) for directory in dict.fromkeys(names)}
+        journals = journal.of_directories(names, incident, beat)
     volumes = {directory: _volume(directory) for directory in journals}
-    open_files = descriptors.allow(len(targets), batches.BATCH_FILES * batches.DESCRIPTORS_PER_FILE)
+    most = batches.BATCH_FILES * batches.DESCRIPTORS_PER_FILE
+    open_files = descriptors.allow(len(targets), most, directories=len(journals))
     planned = planning.all_planned(journals, volumes, targets, asked, beat)
     unchecked = safety.refuse_local_users([target.path for target in targets], io_timeout_s)
     beat(None)

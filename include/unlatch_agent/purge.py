@@ -6,10 +6,11 @@ import os
 import re
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from unlatch_agent import durable, identity, jobs, locks, restore, safety, verify
+from unlatch_agent import durable, identity, jobs, journal, locks, restore, safety, verify
 from unlatch_agent.errors import Json, RefusedError, UsageError
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
+from unlatch_agent.replaying import Entry
 
 _ORIGINALS = ("committed", "set_aside", "purging")
 _COPIES = ("copying", "prepared", "discarding", "restored", "put_back")
@@ -72,7 +73,7 @@ def run(
     Raises:
         RefusedError: ``late_writer``, ``still_locked``, ``local_holder``, ``commit_unfinished``.
     """
-    journals = [Journal(directory, incident) for directory in directories]
+    journals = journal.of_directories(directories, incident, beat).values()
     doomed: List[Doomed] = []
     listed = locks.listed_here()
     for owner in journals:

@@ -2,7 +2,7 @@
 
 from typing import Dict, Sequence
 
-from unlatch_agent import bootclock, commit, permit, prepare
+from unlatch_agent import bootclock, commit, journal, permit, prepare
 from unlatch_agent.copying import Asked
 from unlatch_agent.errors import Json, RefusedError
 from unlatch_agent.ioguard import Beat
@@ -21,7 +21,7 @@ def run(incident: str, targets: Sequence[Target], asked: Asked, io_timeout_s: fl
     Raises:
         AgentError: as prepare and commit do.
     """
-    journals = {directory: Journal(directory, incident) for directory in {target.directory for target in targets}}
+    journals = journal.of_directories((target.directory for target in targets), incident, beat)
     entries = [journals[target.directory].entry(target.name) for target in targets]
     checks: Dict[str, Json] = {}
     if not any(entry is not None and entry.state in ("swapping", "committed") for entry in entries):

@@ -3,11 +3,12 @@
 import contextlib
 from typing import List, NamedTuple, Sequence, Tuple
 
-from unlatch_agent import durable, identity, locks, positions, safety
+from unlatch_agent import durable, identity, journal, locks, positions, safety
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
 from unlatch_agent.positions import Position
+from unlatch_agent.replaying import Entry
 
 _BEGUN = ("swapping", "committed", "restoring", "setting_aside", "set_aside")
 _NEVER_SWAPPED = ("copying", "prepared", "discarding")
@@ -59,9 +60,7 @@ def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeo
     undo: List[Undo] = []
     unswapped: List[Tuple[Journal, List[Entry]]] = []
     settled: List[Json] = []
-    for directory in directories:
-        beat(None)
-        owner = Journal(directory, incident)
+    for owner in journal.of_directories(directories, incident, beat).values():
         unswapped.append((owner, [entry for entry in owner.entries if entry.state in _NEVER_SWAPPED]))
         for entry in owner.entries:
             if entry.state in _BEGUN:

@@ -12,8 +12,9 @@ from unlatch_agent import bootclock, durable, identity, journal, locks, openers,
 from unlatch_agent.errors import CheckFailedError, HostError, Json, RefusedError, TryAgainError
 from unlatch_agent.identity import Identity
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
 from unlatch_agent.permit import Permit, PermittedFile
+from unlatch_agent.replaying import Entry
 from unlatch_agent.safety import Target
 
 SERVERS = ("postgres", "postmaster")

@@ -5,7 +5,8 @@ from typing import Dict, List, Sequence
 from unlatch_agent import jobs, positions
 from unlatch_agent.errors import Json
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
+from unlatch_agent.replaying import Entry
 
 
 def overall(states: Sequence[str]) -> str:

@@ -10,9 +10,10 @@ from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 from unlatch_agent import durable, identity, locks, positions, verify
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
 from unlatch_agent.permit import PermittedFile
 from unlatch_agent.positions import Position
+from unlatch_agent.replaying import Entry
 
 # Up to so many files are swapped one by one; more go in groups.
 ONE_BY_ONE = 32
@@ -146,7 +147,7 @@ def finished(group: Sequence[Held], beat: Beat, *, is_awaited: bool = True) -> L
         if right:
             left[0].step.owner.record_all("committed", right, is_kept=False, is_awaited=is_awaited)
     swapped = Position(positions.SWAPPED, None, None, None)
-    return [step._replace(position=swapped, entry=step.owner.history.entries[step.entry.name]) for step, _ in group]
+    return [step._replace(position=swapped, entry=step.entry.followed_by("committed")) for step, _ in group]
 
 
 def _left(group: Sequence[Held]) -> List[Held]:

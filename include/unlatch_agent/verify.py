@@ -6,7 +6,8 @@ from typing import List, NamedTuple, Optional, Sequence, Tuple
 from unlatch_agent import identity, journal, locks, positions
 from unlatch_agent.errors import AgentError, CheckFailedError, Json
 from unlatch_agent.ioguard import Beat
-from unlatch_agent.journal import Entry, Journal
+from unlatch_agent.journal import Journal
+from unlatch_agent.replaying import Entry
 
 _WATCHED = ("size_bytes", "mtime_ns", "ctime_ns")
 _SETTLED = ("committed", "set_aside", "purging")

@@ -1,4 +1,4 @@
-"""The parts without IO: the journal's replay, permits, and the parsers of the kernel's tables."""
+"""The parts without IO: permits, and the parsers of the kernel's tables."""
 
 from __future__ import annotations
 
@@ -14,83 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from unlatch_agent import arguments, copying, descriptors, identity, journal, locks, mounts, permit, pidfile, status
+from unlatch_agent import arguments, copying, descriptors, identity, locks, mounts, permit, pidfile, status
 from unlatch_agent.errors import HostError, RefusedError, UsageError, naming, of_system
 
 calm = settings(deadline=None)  # a loaded machine is no defect
-SOURCE = {"inode": 1, "dev": 2, "size_bytes": 3, "mtime_ns": 4, "ctime_ns": 5}
-NAMES = ("ibdata1", "aria_log_control", "weird \n\u00e9")
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[dict[str, Any]]:
-    """Journals that the agent could have written."""
-    records: list[dict[str, Any]] = [{"event": "begin", "incident": "inc-1", "boot_id": "b"}]
-    states = dict.fromkeys(NAMES, "")
-    for _ in range(draw(st.integers(0, 12))):
-        name = draw(st.sampled_from(NAMES))
-        following = sorted(journal._AFTER[states[name]])
-        if not following:
-            continue
-        states[name] = draw(st.sampled_from(following))
-        record: dict[str, Any] = {"event": states[name], "name": name}
-        if states[name] in ("copying", "setting_aside"):
-            record["source"] = SOURCE
-        if states[name] == "prepared":
-            record["temp"] = dict(SOURCE, inode=9)
-        records.append(record)
-    for number, record in enumerate(records):
-        record["n"] = number
-    return records
-
-
-def written(records: list[dict[str, Any]]) -> bytes:
-    """A journal's content."""
-    return b"".join(json.dumps(record).encode() + b"\n" for record in records)
-
-
-@calm
-@given(histories())
-def test_replay(records: list[dict[str, Any]]) -> None:
-    """It should end in the state of each file's last record."""
-    history = journal.replay(written(records))
-    last = {record["name"]: record["event"] for record in records[1:]}
-    assert {entry.name: entry.state for entry in history.entries.values()} == last
-    assert history.length == len(records)
-    assert history.sound_bytes == len(written(records))
-
-
-@calm
-@given(histories(), st.integers(0, 10_000))
-def test_a_torn_tail(records: list[dict[str, Any]], cut: int) -> None:
-    """It should drop a last line that was cut off, and believe every line before it."""
-    content = written(records)
-    cut = min(cut, len(content))
-    whole = content[:cut].count(b"\n")
-    history = journal.replay(content[:cut])
-    assert history.length == whole
-    assert history.sound_bytes == len(written(records[:whole]))
-
-
-@calm
-@given(histories(), st.integers(0, 20))
-def test_a_missing_record(records: list[dict[str, Any]], which: int) -> None:
-    """It should not believe a journal in which a record before the last is missing."""
-    if which >= len(records) - 1:
-        return
-    with pytest.raises(journal.DamagedError):
-        journal.replay(written(records[:which] + records[which + 1 :]))
-
-
-@calm
-@given(st.binary(max_size=400))
-def test_any_bytes(content: bytes) -> None:
-    """It should answer or call it damaged, whatever the bytes are."""
-    try:
-        history = journal.replay(content)
-    except journal.DamagedError:
-        return
-    assert history.sound_bytes <= len(content)
 
 
 JSON = st.recursive(
@@ -98,16 +25,6 @@ JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=6,
 )
-
-
-@calm
-@given(st.lists(st.dictionaries(st.sampled_from(["n", "event", "name", "source", "temp", "incident"]), JSON)))
-def test_any_records(records: list[dict[str, Any]]) -> None:
-    """It should answer or call it damaged, whatever the records say."""
-    try:
-        journal.replay(written(records))
-    except journal.DamagedError:
-        return
 
 
 def valid_permit() -> dict[str, Any]:

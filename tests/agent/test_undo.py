@@ -160,6 +160,23 @@ def test_purge_beside_a_look(few_agent: Agent, volume: Path) -> None:
     assert [verify.quarantined(looking, entry).changes for entry in entries] == [[], []]
 
 
+def test_more_directories_than_open_files(few_agent: Agent, volume: Path) -> None:
+    """It should allow itself an open journal in each directory besides the files, in a repair, its undoing, a purge."""
+    directories = [volume / f"schema_{number:03d}" for number in range(120)]
+    for directory in directories:
+        directory.mkdir()
+        (directory / "t.ibd").write_bytes(b"content")
+    limits = ["prlimit", "--nofile=100:1000"]
+    for verb, arguments in (
+        ("recreate", ["--confirm", INCIDENT[1], *[directory / "t.ibd" for directory in directories]]),
+        ("verify", directories),
+        ("restore", directories),
+        ("purge", directories),
+    ):
+        answer = few_agent.fresh(verb, "--json", *INCIDENT, *arguments, prefix=limits).done()
+        assert len(answer.files) == len(directories)
+
+
 def test_purge_with_a_lock(far_agent: Agent, volume: Path, holding: Callable[[Path], int]) -> None:
     """It should keep locked originals unless their holder is proven dead, and then own up to the space."""
     holding(volume / "ibdata1")
