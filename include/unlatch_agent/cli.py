@@ -9,7 +9,7 @@ import sys
 from types import FrameType
 from typing import TYPE_CHECKING, List, Optional
 
-from unlatch_agent import arguments, verbs
+from unlatch_agent import arguments, manyfiles, verbs
 from unlatch_agent.errors import AgentError, Json, TryAgainError, of_system
 from unlatch_agent.late import late
 
@@ -47,7 +47,8 @@ def _run(options: argparse.Namespace) -> Json:
 def _finished(verb: str, as_json: bool, result: Json, error: Optional[AgentError]) -> int:
     document, exit_code = verbs.answer(verb, result, error)
     if as_json:
-        print(json.dumps(document))
+        sys.stdout.writelines(manyfiles.written(document))
+        print()
     else:
         if sys.stderr.isatty() and verb in ("prepare", "commit", "recreate"):
             sys.stderr.write("\r\x1b[K")

@@ -4,7 +4,7 @@ import contextlib
 import errno
 import os
 from types import TracebackType
-from typing import Any, Dict, List, Optional, Type
+from typing import Any, Collection, Dict, List, Optional, Type
 
 Json = Dict[str, Any]
 
@@ -28,7 +28,7 @@ class AgentError(Exception):
         self.code = code
         self.message = message
         self.next_step = next_step
-        self.files = files if files is not None else []
+        self.files: Collection[Json] = files if files is not None else []
 
     def document(self) -> Json:
         """Return the answer's ``error`` object."""

@@ -19,6 +19,7 @@ import traceback
 from typing import Any, Callable, Generator, Generic, Iterable, Iterator, List, NamedTuple, Optional, Sequence, TypeVar
 
 from unlatch_agent.errors import AgentError, HostError, Json, TryAgainError, of_system, rebuilt
+from unlatch_agent.manyfiles import ManyFiles
 
 PR_SET_PDEATHSIG = 1
 # How long a killed child may take to vanish before it is left behind (it is stuck in the kernel).
@@ -74,7 +75,7 @@ def as_message(error: BaseException) -> Json:
             "the agent failed: {}".format(traceback.format_exc().strip()),
             "report this as a defect; what was done so far is in the journal, so the same command can be run again",
         )
-    return {"error": error.document(), "exit": error.exit_code, "files": error.files}
+    return {"error": error.document(), "exit": error.exit_code, "files": list(error.files)}
 
 
 def _die_with(parent: int) -> None:
@@ -345,7 +346,7 @@ def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callabl
         on_progress: gets the progress documents.
 
     Returns:
-        what ``work`` returned.
+        what ``work`` returned; its ``files``, if there are any, as :class:`ManyFiles`.
 
     Raises:
         AgentError: raised by ``work``.
@@ -359,11 +360,11 @@ def supervise(work: Callable[[Beat], Json], limit_s: float, on_progress: Callabl
         send({"value": value if files is None else dict(value, files=[])})
 
     child = _fork(run)
-    files: List[Json] = []
+    files = ManyFiles()
     try:
         for message in _messages(child, limit_s):
             if "files" in message:
-                files += message["files"]
+                files.add(message["files"])
                 continue
             if "value" in message:
                 value: Json = message["value"]

@@ -21,18 +21,23 @@ _DIGEST = re.compile(r"[0-9a-fA-F]{16,128}")
 
 
 class Doomed(NamedTuple):
-    """One file that is to be removed."""
+    """One file that is to be removed; there can be very many."""
 
     owner: Journal
-    entry: Entry
-    path: str
+    name: str
+    state: str
     bytes_held: int
     is_locked: bool
 
     @property
     def is_original(self) -> bool:
         """Say whether this is an original and not one of our copies."""
-        return self.entry.state in _ORIGINALS
+        return self.state in _ORIGINALS
+
+    @property
+    def path(self) -> str:
+        """Return what is removed."""
+        return self.owner.quarantine(self.name) if self.is_original else self.owner.temp(self.name)
 
 
 def checked_digest(text: str) -> str:
@@ -68,7 +73,7 @@ def run(
         beat: called before each touch.
 
     Returns:
-        ``files``, ``freed_bytes``, ``not_freed_bytes``, ``unchecked``.
+        ``files`` (to be gone through), ``freed_bytes``, ``not_freed_bytes``, ``unchecked``.
 
     Raises:
         RefusedError: ``late_writer``, ``still_locked``, ``local_holder``, ``commit_unfinished``.
@@ -82,11 +87,13 @@ def run(
             found = _doomed(owner, entry, listed, holder_dead)
             if found is not None:
                 doomed.append(found)
-    unchecked = safety.refuse_local_users([item.path for item in doomed], io_timeout_s) if doomed else []
+    unchecked: List[Json] = []
+    if doomed:
+        paths, again = ((item.path for item in doomed) for _ in range(2))
+        unchecked = safety.refuse_local_users(paths, io_timeout_s, names=again)
     totals: Dict[str, int] = {"freed_bytes": 0, "not_freed_bytes": 0}
     for item in doomed:
         totals["not_freed_bytes" if item.is_locked else "freed_bytes"] += item.bytes_held
-    files = [_document(item, dry_run) for item in doomed]
     if not dry_run:
         for group in _groups(doomed):
             _removed(group, holder_dead, beat)
@@ -95,6 +102,7 @@ def run(
                 beat(None)
                 owner.remove()
         jobs.forget(incident, directories)
+    files = (_document(item, dry_run) for item in doomed)
     return dict(totals, files=files, unchecked=unchecked, dry_run=dry_run)
 
 
@@ -109,13 +117,13 @@ def _doomed(owner: Journal, entry: Entry, listed: locks.Holders, holder_dead: Op
     if entry.state in _COPIES:
         path = owner.temp(entry.name)
         found = identity.of_name(path)
-        return Doomed(owner, entry, path, found.blocks_bytes if found is not None else 0, False)
+        return Doomed(owner, entry.name, entry.state, found.blocks_bytes if found is not None else 0, False)
     if entry.state not in _ORIGINALS:
         return None
     path = owner.quarantine(entry.name)
     found = identity.of_name(path)
     if found is None and entry.state == "purging":
-        return Doomed(owner, entry, path, 0, False)
+        return Doomed(owner, entry.name, entry.state, 0, False)
     checked = verify.quarantined(owner, entry, listed)
     if checked.changes or found is None:
         alarm = verify.late_writer(path, owner.beside(entry.name), checked.changes)
@@ -128,13 +136,13 @@ def _doomed(owner: Journal, entry: Entry, listed: locks.Holders, holder_dead: Op
             "have the NAS drop the lock first, or give --holder-dead DIGEST with fresh evidence that its holder is "
             "dead (its space then comes back only when the NAS drops the lock)",
         )
-    return Doomed(owner, entry, path, found.blocks_bytes if found.links == 1 else 0, is_locked)
+    return Doomed(owner, entry.name, entry.state, found.blocks_bytes if found.links == 1 else 0, is_locked)
 
 
 def _document(item: Doomed, dry_run: bool) -> Json:
     state = "purged" if item.is_original else "discarded"
     return {
-        "path": item.owner.beside(item.entry.name),
+        "path": item.owner.beside(item.name),
         "removed": item.path,
         "kind": identity.leftover_kind(os.path.basename(item.path)),
         "bytes": item.bytes_held,
@@ -156,9 +164,9 @@ def _removed(group: Sequence[Doomed], holder_dead: Optional[str], beat: Beat) ->
     owner = group[0].owner
     beat(None)
     if not group[0].is_original:
-        restore.discard_all(owner, [item.entry for item in group], beat)
+        restore.discard_all(owner, [item.name for item in group], beat)
         return
-    fresh = [(item.entry.name, {"holder_dead": holder_dead}) for item in group if item.entry.state != "purging"]
+    fresh = [(item.name, {"holder_dead": holder_dead}) for item in group if item.state != "purging"]
     if fresh:
         owner.record_all("purging", fresh)
     for item in group:
@@ -166,4 +174,4 @@ def _removed(group: Sequence[Doomed], holder_dead: Optional[str], beat: Beat) ->
         with contextlib.suppress(FileNotFoundError):
             durable.unlink(item.path)
     durable.sync_directory(owner.directory)
-    owner.record_all("purged", [(item.entry.name, {}) for item in group])
+    owner.record_all("purged", [(item.name, {}) for item in group])

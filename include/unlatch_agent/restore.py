@@ -77,7 +77,8 @@ def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeo
     files = settled + [_restored(item, beat) for item in reversed(undo)]
     for owner, entries in unswapped:
         if discard_temps:
-            files += discard_all(owner, entries, beat)
+            discard_all(owner, [entry.name for entry in entries], beat)
+            files += [_document(owner, owner.history.entries[entry.name], "discarded") for entry in entries]
         else:
             files += [_document(owner, entry, entry.state) for entry in entries]
     return {"files": files, "unchecked": unchecked}
@@ -191,15 +192,14 @@ def _failed(item: Undo) -> CheckFailedError:
     )
 
 
-def discard_all(owner: Journal, entries: Sequence[Entry], beat: Beat) -> List[Json]:
+def discard_all(owner: Journal, names: Sequence[str], beat: Beat) -> None:
     """Throw away copies of one directory that no name of the database stands for."""
-    if not entries:
-        return []
-    owner.record_all("discarding", [(entry.name, {}) for entry in entries])
-    for entry in entries:
+    if not names:
+        return
+    owner.record_all("discarding", [(name, {}) for name in names])
+    for name in names:
         beat(None)
         with contextlib.suppress(FileNotFoundError):
-            durable.unlink(owner.temp(entry.name))
+            durable.unlink(owner.temp(name))
     durable.sync_directory(owner.directory)
-    owner.record_all("discarded", [(entry.name, {}) for entry in entries])
-    return [_document(owner, owner.history.entries[entry.name], "discarded") for entry in entries]
+    owner.record_all("discarded", [(name, {}) for name in names])

@@ -123,7 +123,7 @@ def refuse_unfit(path: str, found: Identity, links: int = 1) -> None:
 
 
 def refuse_local_users(
-    paths: Sequence[str], limit_s: float, copies: Collection[Inode] = (), copy_names: Iterable[str] = ()
+    paths: Iterable[str], limit_s: float, copies: Collection[Inode] = (), names: Iterable[str] = ()
 ) -> List[Json]:
     """Refuse files that a process of this host has locked or open.
 
@@ -131,7 +131,7 @@ def refuse_local_users(
         paths: files to look at; those that do not exist are passed over.
         limit_s: time limit for the look at one process.
         copies: our own files, which nobody may have open either; locking them shows whether they are locked.
-        copy_names: their paths, read only when one is to be told.
+        names: their paths, and those that cannot be gone through twice; read only when one is to be told.
 
     Returns:
         the processes that could not be looked at.
@@ -157,7 +157,7 @@ def refuse_local_users(
             raise _local_holder(path, lock["pid"], "has it locked")
     answer = openers.scan(openers.Wanted(inodes=inodes), limit_s)
     for inode, users in openers.by_inode(answer).items():
-        raise _local_holder(_named(inode, itertools.chain(paths, copy_names)), users[0][0], "has it open")
+        raise _local_holder(_named(inode, itertools.chain(paths, names)), users[0][0], "has it open")
     unchecked: List[Json] = answer["unchecked"]
     return unchecked
 

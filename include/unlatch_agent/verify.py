@@ -1,7 +1,7 @@
 """verify: are the originals in quarantine unchanged, and do the names stand for the new files?"""
 
 import os
-from typing import List, NamedTuple, Optional, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from unlatch_agent import identity, journal, locks, positions
 from unlatch_agent.errors import AgentError, CheckFailedError, Json
@@ -25,13 +25,17 @@ def run(incident: str, directories: Sequence[str], beat: Beat) -> Json:
     """Look at every file of a finished swap. Changes nothing.
 
     Returns:
-        ``files``.
+        ``files``, which looks at each when it is asked for.
 
     Raises:
-        CheckFailedError: ``late_writer`` (an original changed), ``unexpected_inode`` (a name stands for
-            something else) or ``commit_unfinished``; with all files.
+        CheckFailedError: after the last of them, ``late_writer`` (an original changed), ``unexpected_inode`` (a name
+            stands for something else) or ``commit_unfinished``.
     """
-    files: List[Json] = []
+    return {"files": _looked_at(incident, directories, beat)}
+
+
+def _looked_at(incident: str, directories: Sequence[str], beat: Beat) -> Iterator[Json]:
+    """Yield the answer's entries; raise the worst of what was found when all were looked at."""
     worst: List[Tuple[int, AgentError]] = []
     listed = locks.listed_here()
     for directory in directories:
@@ -39,14 +43,13 @@ def run(incident: str, directories: Sequence[str], beat: Beat) -> Json:
         for entry in owner.entries:
             beat(None)
             if entry.state in _SETTLED:
-                files.append(_settled(owner, entry, listed, worst))
+                yield _settled(owner, entry, listed, worst)
             elif entry.state in ("swapping", "setting_aside", "restoring"):
-                files.append(_unfinished(owner, entry, worst))
-    if worst:
-        error = min(worst, key=lambda pair: pair[0])[1]
-        error.files = files
+                yield _unfinished(owner, entry, worst)
+            if len(worst) > 1:
+                worst = [min(worst, key=lambda pair: pair[0])]
+    for _, error in worst:
         raise error
-    return {"files": files}
 
 
 def _settled(owner: Journal, entry: Entry, listed: locks.Holders, worst: List[Tuple[int, AgentError]]) -> Json:
