@@ -2,12 +2,13 @@
 
 import json
 import zlib
-from typing import Collection, Iterator, List, Sequence
+from typing import Collection, Iterable, Iterator, List, Sequence
 
 from unlatch_agent.errors import Json
 
-# The entries are much alike: the quickest way makes a tenth of them.
+# The entries are much alike: the quickest way makes a tenth of so many.
 _LEVEL = 1
+_TOGETHER = 256
 
 
 class ManyFiles(Collection[Json]):
@@ -16,17 +17,21 @@ class ManyFiles(Collection[Json]):
     def __init__(self) -> None:
         """Begin with none."""
         self._parts: List[bytes] = []
+        self._last: List[Json] = []
         self._count = 0
 
-    def add(self, files: Sequence[Json]) -> None:
+    def add(self, files: Iterable[Json]) -> None:
         """Add some."""
-        if files:
-            self._parts.append(zlib.compress(json.dumps(files)[1:-1].encode(), _LEVEL))
-            self._count += len(files)
+        for entry in files:
+            self._last.append(entry)
+            if len(self._last) == _TOGETHER:
+                self._parts.append(zlib.compress(_text(self._last).encode(), _LEVEL))
+                self._count += len(self._last)
+                self._last = []
 
     def __len__(self) -> int:
         """Return how many there are."""
-        return self._count
+        return self._count + len(self._last)
 
     def __iter__(self) -> Iterator[Json]:
         """Go through them."""
@@ -42,6 +47,12 @@ class ManyFiles(Collection[Json]):
         """Yield their JSON, some at a time, without the brackets around."""
         for part in self._parts:
             yield zlib.decompress(part).decode()
+        if self._last:
+            yield _text(self._last)
+
+
+def _text(files: Sequence[Json]) -> str:
+    return json.dumps(files)[1:-1]
 
 
 def written(document: Json) -> Iterator[str]:

@@ -1,12 +1,13 @@
 """restore: undo a batch as a whole, as long as nothing has run on the new files."""
 
 import contextlib
-from typing import List, NamedTuple, Sequence, Tuple
+from typing import Collection, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
 from unlatch_agent import durable, identity, journal, locks, positions, safety
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
+from unlatch_agent.manyfiles import ManyFiles
 from unlatch_agent.positions import Position
 from unlatch_agent.replaying import Entry
 
@@ -16,26 +17,30 @@ _CONTENT = ("inode", "size_bytes", "mtime_ns")
 
 
 class Undo(NamedTuple):
-    """One file to bring back."""
+    """One file to bring back; there can be very many.
+
+    Attributes:
+        kind: where it is, see :mod:`unlatch_agent.positions`.
+    """
 
     owner: Journal
-    entry: Entry
-    position: Position
+    name: str
+    kind: str
 
     @property
     def path(self) -> str:
         """Return the file's path."""
-        return self.owner.beside(self.entry.name)
+        return self.owner.beside(self.name)
 
     @property
     def temp(self) -> str:
         """Return the path where the new file goes."""
-        return self.owner.temp(self.entry.name)
+        return self.owner.temp(self.name)
 
     @property
     def quarantine(self) -> str:
         """Return the path where the original is."""
-        return self.owner.quarantine(self.entry.name)
+        return self.owner.quarantine(self.name)
 
 
 def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeout_s: float, beat: Beat) -> Json:
@@ -57,31 +62,42 @@ def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeo
         RefusedError: something ran on the new files or wrote to an original, or a directory is missing.
         CheckFailedError: a name does not stand for what it should after a call.
     """
-    undo: List[Undo] = []
-    unswapped: List[Tuple[Journal, List[Entry]]] = []
-    settled: List[Json] = []
-    for owner in journal.of_directories(directories, incident, beat).values():
-        unswapped.append((owner, [entry for entry in owner.entries if entry.state in _NEVER_SWAPPED]))
-        for entry in owner.entries:
-            if entry.state in _BEGUN:
-                undo.append(Undo(owner, entry, positions.look(owner, entry)))
-            elif entry.state in ("restored", "put_back"):
-                settled.append(_document(owner, entry, entry.state))
-            elif entry.state in ("purging", "purged"):
-                raise _purged(owner, entry)
-    for item in undo:
-        beat(None)
-        _refuse_unsafe(item, directories)
-    paths = [path for item in undo for path in (item.path, item.temp, item.quarantine)]
-    unchecked = safety.refuse_local_users(paths, io_timeout_s) if undo else []
-    files = settled + [_restored(item, beat) for item in reversed(undo)]
-    for owner, entries in unswapped:
+    owners = journal.of_directories(directories, incident, beat).values()
+    undo = _to_undo(owners, directories, beat)
+    unchecked: List[Json] = []
+    if undo:
+        paths, again = ((path for item in undo for path in (item.path, item.temp, item.quarantine)) for _ in range(2))
+        unchecked = safety.refuse_local_users(paths, io_timeout_s, names=again)
+    files = ManyFiles()
+    settled = (row for row in _all(owners) if row[1].state in ("restored", "put_back"))
+    files.add(_document(owner, entry, entry.state) for owner, entry in settled)
+    unswapped = [[entry.name for entry in owner.entries if entry.state in _NEVER_SWAPPED] for owner in owners]
+    files.add(_restored(item, beat) for item in reversed(undo))
+    for owner, names in zip(owners, unswapped):
         if discard_temps:
-            discard_all(owner, [entry.name for entry in entries], beat)
-            files += [_document(owner, owner.history.entries[entry.name], "discarded") for entry in entries]
-        else:
-            files += [_document(owner, entry, entry.state) for entry in entries]
+            discard_all(owner, names, beat)
+        entries = (owner.history.entries[name] for name in names)
+        files.add(_document(owner, entry, entry.state) for entry in entries)
     return {"files": files, "unchecked": unchecked}
+
+
+def _all(owners: Iterable[Journal]) -> Iterator[Tuple[Journal, Entry]]:
+    return ((owner, entry) for owner in owners for entry in owner.entries)
+
+
+def _to_undo(owners: Collection[Journal], directories: Sequence[str], beat: Beat) -> List[Undo]:
+    """Look at every file whose swap was begun, and refuse when one may not be brought back."""
+    for owner, entry in _all(owners):
+        if entry.state in ("purging", "purged"):
+            raise _purged(owner, entry)
+    undo: List[Undo] = []
+    for owner, entry in _all(owners):
+        beat(None)
+        if entry.state in _BEGUN:
+            position = positions.look(owner, entry)
+            _refuse_unsafe(owner, entry, position, directories)
+            undo.append(Undo(owner, entry.name, position.kind))
+    return undo
 
 
 def _purged(owner: Journal, entry: Entry) -> RefusedError:
@@ -102,9 +118,9 @@ def _document(owner: Journal, entry: Entry, state: str) -> Json:
     }
 
 
-def _refuse_unsafe(item: Undo, directories: Sequence[str]) -> None:
+def _refuse_unsafe(owner: Journal, entry: Entry, position: Position, directories: Sequence[str]) -> None:
     """Refuse when the new file was used, the original was written to, or half a batch was named."""
-    entry, position = item.entry, item.position
+    item = Undo(owner, entry.name, position.kind)
     left_out = sorted(set(entry.facts.get("batch", [])) - set(directories))
     if left_out:
         raise RefusedError(
@@ -156,8 +172,8 @@ def _refuse_unsafe(item: Undo, directories: Sequence[str]) -> None:
 
 def _restored(item: Undo, beat: Beat) -> Json:
     beat(None)
-    owner, entry, kind = item.owner, item.entry, item.position.kind
-    owner.record("restoring", entry.name)
+    owner, kind = item.owner, item.kind
+    entry = owner.record("restoring", item.name)
     if kind == positions.LINKED:
         # Both names are one inode, and renaming one over the other would do nothing at all.
         durable.unlink(item.quarantine)

@@ -1,15 +1,16 @@
 """status: how far a repair is."""
 
-from typing import Dict, List, Sequence
+from typing import Dict, Iterable, List, Sequence, Set
 
 from unlatch_agent import jobs, positions
 from unlatch_agent.errors import Json
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
+from unlatch_agent.manyfiles import ManyFiles
 from unlatch_agent.replaying import Entry
 
 
-def overall(states: Sequence[str]) -> str:
+def overall(states: Iterable[str]) -> str:
     """Return a repair's state from the states of its files."""
     found = set(states)
     finished = found & {"committed", "set_aside", "purging"}
@@ -35,17 +36,21 @@ def run(incident: str, directories: Sequence[str], beat: Beat) -> Json:
     job = jobs.find(incident, directories)
     facts: Json = job.facts if job is not None else {}
     done: Dict[str, int] = facts.get("files", {})
-    files: List[Json] = []
-    states: List[str] = []
+    files = ManyFiles()
+    states: Set[str] = set()
     paths: List[str] = []
+    bytes_done = bytes_total = 0
     for directory in directories:
         beat(None)
         owner = Journal(directory, incident)
         if owner.exists:
             paths.append(owner.path)
         for entry in owner.entries:
-            states.append(entry.state)
-            files.append(_document(owner, entry, done))
+            states.add(entry.state)
+            told = _document(owner, entry, done)
+            bytes_done += told["bytes_done"]
+            bytes_total += told["size_bytes"]
+            files.add([told])
     is_running = job is not None and job.is_running
     progress = facts.get("progress") or {}
     state = overall(states)
@@ -55,8 +60,8 @@ def run(incident: str, directories: Sequence[str], beat: Beat) -> Json:
         "incident": incident,
         "state": state,
         "job": {"running": is_running, "pid": facts.get("pid"), "exit_code": facts.get("exit_code")},
-        "bytes_done": sum(entry["bytes_done"] for entry in files),
-        "bytes_total": progress.get("bytes_total", sum(entry["size_bytes"] for entry in files)),
+        "bytes_done": bytes_done,
+        "bytes_total": progress.get("bytes_total", bytes_total),
         "rate_bytes_s": progress.get("rate_bytes_s") if is_running else None,
         "eta_s": progress.get("eta_s") if is_running else None,
         "error": facts.get("error"),

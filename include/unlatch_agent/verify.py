@@ -40,10 +40,11 @@ def _looked_at(incident: str, directories: Sequence[str], beat: Beat) -> Iterato
     listed = locks.listed_here()
     for directory in directories:
         owner = Journal(directory, incident)
+        later = _Later(owner)
         for entry in owner.entries:
             beat(None)
             if entry.state in _SETTLED:
-                yield _settled(owner, entry, listed, worst)
+                yield _settled(owner, entry, listed, later, worst)
             elif entry.state in ("swapping", "setting_aside", "restoring"):
                 yield _unfinished(owner, entry, worst)
             if len(worst) > 1:
@@ -52,7 +53,29 @@ def _looked_at(incident: str, directories: Sequence[str], beat: Beat) -> Iterato
         raise error
 
 
-def _settled(owner: Journal, entry: Entry, listed: locks.Holders, worst: List[Tuple[int, AgentError]]) -> Json:
+class _Later:
+    """What other incidents' repairs took from the names of a directory; their journals are read when that is asked."""
+
+    def __init__(self, owner: Journal) -> None:
+        self._owner = owner
+        self._journals: List[Journal] = []
+
+    def took(self, name: str, inode: Optional[int]) -> bool:
+        """Say whether one took this inode from a name; before the answer is no, their journals are read anew."""
+        if not self._told(name, inode):
+            directory = self._owner.directory
+            self._journals = [Journal(directory, other) for other in journal.others(directory, self._owner.incident)]
+        return self._told(name, inode)
+
+    def _told(self, name: str, inode: Optional[int]) -> bool:
+        entries = [other.entry(name) for other in self._journals]
+        known = [entry for entry in entries if entry is not None and entry.state in ("committed", "purging", "purged")]
+        return inode in [entry.source_inode for entry in known]
+
+
+def _settled(
+    owner: Journal, entry: Entry, listed: locks.Holders, later: _Later, worst: List[Tuple[int, AgentError]]
+) -> Json:
     found = quarantined(owner, entry, listed)
     named = identity.of_name(owner.beside(entry.name))
     state = entry.state
@@ -61,7 +84,7 @@ def _settled(owner: Journal, entry: Entry, listed: locks.Holders, worst: List[Tu
         right = named is None or named.inode != entry.source_inode
     else:
         right = named is not None and named.inode == entry.temp_inode
-        if not right and entry.temp_inode in _later_originals(owner, entry.name):
+        if not right and later.took(entry.name, entry.temp_inode):
             state, right = "superseded", True  # a later repair has recreated the file again
     path = owner.beside(entry.name)
     quarantine = owner.quarantine(entry.name)
@@ -156,13 +179,3 @@ def _is_purged(owner: Journal, entry: Entry) -> bool:
     """Say whether a purge deleted an original: one that was killed before its record, or that goes on meanwhile."""
     present = Journal(owner.directory, owner.incident).entry(entry.name)
     return present is None or present.state in ("purging", "purged")
-
-
-def _later_originals(owner: Journal, name: str) -> List[int]:
-    """Return the inodes that other incidents' repairs in this directory took from a name."""
-    found = []
-    for other in journal.others(owner.directory, owner.incident):
-        entry = Journal(owner.directory, other).entry(name)
-        if entry is not None and entry.state in ("committed", "purging", "purged"):
-            found.append(entry.source_inode)
-    return found
