@@ -17,6 +17,7 @@ SWAPPED = "swapped"  # the name has the copy, the original is in quarantine
 BACK_LINKED = "back_linked"  # swapped, and the copy has its temp name again: a restore began
 ASIDE = "aside"  # the original is in quarantine, the name is free or has something newer
 STRANGE = "strange"  # none of these: someone else had a hand in it
+KINDS = (ORIGINAL, LINKED, SWAPPED, BACK_LINKED, ASIDE, STRANGE)
 
 
 class Position(NamedTuple):

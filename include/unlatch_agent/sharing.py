@@ -13,6 +13,8 @@ from unlatch_agent.making import Making, Planned, Volume
 from unlatch_agent.progress import Counting, Progress
 from unlatch_agent.ranges import SMALL_BYTES
 
+_NOTHING: List[Json] = []
+
 
 def is_shared(plan: Planned, volume: Volume) -> bool:
     """Say whether a file is one of those that several processes may copy. On NFS threads do as well."""
@@ -86,6 +88,8 @@ def _share(plan: Planned, facts: Json) -> None:
     """Keep what is the same of many files once: what was told has objects of its own for each."""
     for key in ("method", "verify", "verified"):
         facts[key] = sys.intern(facts[key])
+    for key in ("fell_back", "metadata_lost"):
+        facts[key] = facts[key] or _NOTHING
     source = plan.source.document()
     temp = facts["temp"]
     for key in temp:

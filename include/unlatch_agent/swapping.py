@@ -20,6 +20,8 @@ ONE_BY_ONE = 32
 _TOGETHER = 512
 # A link changes the ctime, so a file that is half swapped is compared without it.
 UNCHANGED_BUT_LINKED = ("inode", "size_bytes", "mtime_ns")
+# Where a file is, and no more of it: once for all files.
+_BARE = {kind: Position(kind, None, None, None) for kind in positions.KINDS}
 
 
 class Step(NamedTuple):
@@ -52,7 +54,7 @@ class Step(NamedTuple):
 
     def kept(self) -> "Step":
         """Return it with no more of the last look than what that found: there can be many steps."""
-        return self._replace(position=Position(self.position.kind, None, None, None))
+        return self._replace(position=_BARE[self.position.kind])
 
 
 class Held(NamedTuple):
@@ -146,7 +148,7 @@ def finished(group: Sequence[Held], beat: Beat, *, is_awaited: bool = True) -> L
     finally:  # what is known to be right is recorded, also when a file after it is not
         if right:
             left[0].step.owner.record_all("committed", right, is_kept=False, is_awaited=is_awaited)
-    swapped = Position(positions.SWAPPED, None, None, None)
+    swapped = _BARE[positions.SWAPPED]
     return [step._replace(position=swapped, entry=step.entry.followed_by("committed")) for step, _ in group]
 
 
