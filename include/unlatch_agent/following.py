@@ -1,7 +1,8 @@
 """Comparing a large copy with its original while it is made: each stretch once it is on disk.
 
 The copy's side comes from the storage, as in comparing.py. The original's side is what was read to make the copy, which
-the page cache keeps until then: so an original is read once, and while one stretch is compared the next is copied.
+the page cache keeps until then: so an original is read once, and while one stretch is compared the next is copied. That
+is for a local file system, where whoever writes to a file writes to that page cache.
 """
 
 import contextlib
@@ -36,7 +37,7 @@ class Following:
         self.is_whole = False
 
     @contextlib.contextmanager
-    def beside(self, source: int, target: int, size_bytes: int, advance: Advance, *, is_nfs: bool) -> Iterator[Follow]:
+    def beside(self, source: int, target: int, size_bytes: int, advance: Advance) -> Iterator[Follow]:
         """Compare what is copied in this context, up to the last stretch.
 
         Yields:
@@ -53,7 +54,7 @@ class Following:
             def compare(start: int, end: int) -> None:
                 with naming(target):
                     os.fdatasync(target)
-                is_evicted = not is_nfs and directio.is_evicted(target, end - start, start)
+                is_evicted = directio.is_evicted(target, end - start, start)
                 sides = [Side(original, None, start), Side(target, None if is_evicted else direct, start)]
                 wanted = ranges.pieces([(start, end)], size_bytes)
                 if not comparing.compared(sides, wanted, end - start, advance, THREADS):

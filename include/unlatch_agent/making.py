@@ -27,9 +27,14 @@ _DIGEST_BYTES = 256 * 1024
 
 
 class Volume(NamedTuple):
-    """What a directory's mount can do."""
+    """What a directory's mount can do.
+
+    Attributes:
+        is_local: no other host can write there, for certain.
+    """
 
     is_nfs: bool = False
+    is_local: bool = False
     may_copy_on_server: bool = False
 
 
@@ -192,7 +197,9 @@ class Making:
 
     def _copied(self, chooser: Chooser, asked: Asked, advance: Advance) -> Copied:
         """Copy the bytes; what can be compared meanwhile, is."""
-        following = Following() if asked.verification == "full" and self.plan.begun is None else None
+        # What this host has in memory of a file says nothing of what other hosts write to it.
+        may_follow = self.volume.is_local and asked.verification == "full" and self.plan.begun is None
+        following = Following() if may_follow else None
         request = self._wanted._replace(source=self.source, target=self.target, following=following)
         try:
             copied = chooser.copy(request, advance)

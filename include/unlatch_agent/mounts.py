@@ -11,6 +11,8 @@ from unlatch_agent.errors import Json
 _FIELDS_BEFORE = 6
 _FIELDS_AFTER = 3
 NFS_TYPES = ("nfs", "nfs4")
+# Whoever writes to a file of one of these does it on this host, through this host's page cache.
+LOCAL_TYPES = frozenset({"btrfs", "ext2", "ext3", "ext4", "overlay", "tmpfs", "xfs"})
 
 
 class Mount(NamedTuple):
@@ -29,6 +31,11 @@ class Mount(NamedTuple):
     def is_nfs(self) -> bool:
         """Say whether this is an NFS mount."""
         return self.fstype in NFS_TYPES
+
+    @property
+    def is_local(self) -> bool:
+        """Say whether no other host can write here. Of what is not known that is not said."""
+        return self.fstype in LOCAL_TYPES
 
     def option(self, name: str) -> Optional[str]:
         """Return the value of ``name=value`` among the options, or None."""

@@ -108,7 +108,7 @@ def stream(request: Request, advance: Advance) -> Optional[bytes]:
             reading = opened.enter_context(directio.reopened(source)) if request.is_sparse else None
             writing = opened.enter_context(directio.reopened(target))
         if following is not None:
-            follow = opened.enter_context(following.beside(source, target, size_bytes, advance, is_nfs=request.is_nfs))
+            follow = opened.enter_context(following.beside(source, target, size_bytes, advance))
         original = Side(source, reading, is_kept=follow is not None)
         _copy(request, original, _Sink(target, writing), advance, threads=1 if is_small else THREADS, follow=follow)
     if not is_small:

@@ -12,7 +12,7 @@ import pytest
 
 from tests.agent.test_methods import mixed, same
 from tests.agent.test_reading_back import all_in_memory, ext4, wrong_on_disk
-from unlatch_agent import copying, directio, prepare, reading, safety, streaming, syscalls
+from unlatch_agent import comparing, copying, directio, mounts, prepare, reading, safety, streaming, syscalls
 from unlatch_agent.errors import AgentError
 from unlatch_agent.following import DiffersError, Following
 from unlatch_agent.requests import Request
@@ -64,17 +64,14 @@ def read_bytes() -> int:
     return int(lines["read_bytes"])
 
 
-@pytest.mark.parametrize("is_nfs", [False, True])
-def test_an_original_is_read_once(
-    place: Path, request_for: Request, is_nfs: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_original_is_read_once(place: Path, request_for: Request, monkeypatch: pytest.MonkeyPatch) -> None:
     """It should read the original once and the copy once, count both, and leave neither in memory."""
     monkeypatch.setattr(streaming, "STRETCH_BYTES", 4 * MIB)  # more than the kernel reads ahead, as in earnest
     for name in ("_DROP_BYTES", "_BEHIND_BYTES"):
         monkeypatch.setattr(reading, name, MIB // 2)
     counted: list[int] = []
     before = read_bytes()
-    streaming.stream(request_for._replace(is_nfs=is_nfs), counted.append)
+    streaming.stream(request_for, counted.append)
     assert ODD < read_bytes() - before < 2.7 * ODD  # a little is read ahead in vain
     assert is_whole(request_for)
     assert sum(counted) == 2 * ODD
@@ -86,10 +83,11 @@ def test_an_original_is_read_once(
 
 def test_what_cannot_be_followed(request_for: Request) -> None:
     """It should leave to the compare at the end what goes on from before, and files with holes."""
-    streaming.stream(request_for._replace(start_bytes=MIB), lambda _: None)
+    counted: list[int] = []
+    streaming.stream(request_for._replace(start_bytes=MIB), counted.append)
+    streaming.stream(request_for._replace(is_sparse=True), counted.append)
     assert not is_whole(request_for)
-    streaming.stream(request_for._replace(is_sparse=True), lambda _: None)
-    assert not is_whole(request_for)
+    assert sum(counted) == 2 * ODD - MIB
 
 
 @pytest.mark.parametrize("in_memory", [False, True])
@@ -102,12 +100,12 @@ def test_what_the_disk_has_counts(ext4: Path, place: Path, in_memory: bool, offs
     os.fsync(target)
 
     def follow(following: Following) -> None:
-        with following.beside(source, target, SIZE_BYTES, lambda _: None, is_nfs=False) as written:
+        with following.beside(source, target, SIZE_BYTES, lambda _: None) as written:
             for start in range(0, SIZE_BYTES, 2 * MIB):
                 written(start, min(SIZE_BYTES, start + 2 * MIB))
 
     right, part, wrong = Following(), Following(), Following()
-    with part.beside(source, target, SIZE_BYTES, lambda _: None, is_nfs=False) as written:
+    with part.beside(source, target, SIZE_BYTES, lambda _: None) as written:
         written(0, SIZE_BYTES - 1)
     assert not part.is_whole
     follow(right)
@@ -134,7 +132,7 @@ def test_pages_that_are_in_use(ext4: Path, place: Path) -> None:
         following = Following()
         with (
             pytest.raises(DiffersError),
-            following.beside(source, target, SIZE_BYTES, lambda _: None, is_nfs=False) as written,
+            following.beside(source, target, SIZE_BYTES, lambda _: None) as written,
         ):
             written(0, SIZE_BYTES)
     assert not following.is_whole
@@ -148,6 +146,26 @@ def prepared(path: Path) -> dict[str, Any]:
         "files"
     ]
     return files[0]
+
+
+@pytest.mark.parametrize("kind", ["nfs4", "ceph"])
+def test_where_others_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    """It should read the original again for the compare where another host may write to it, whatever memory has."""
+    path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
+    compared: list[int] = []
+    real = comparing.equal
+
+    def noted(first: int, second: int, size_bytes: int, *rest: Any, **how: Any) -> bool:
+        compared.append(size_bytes)
+        return real(first, second, size_bytes, *rest, **how)
+
+    monkeypatch.setattr(comparing, "equal", noted)
+    Path(prepared(path)["temp"]).unlink()
+    assert not compared
+    mount = mounts.Mount(str(tmp_path), kind, "nas:/srv", "rw,vers=4.1")
+    monkeypatch.setattr(mounts, "read_mounts", lambda: [mount])
+    assert prepared(path)["verified"] == "content"
+    assert compared == [SIZE_BYTES]
 
 
 def test_a_wrong_copy_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
