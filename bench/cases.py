@@ -32,8 +32,8 @@ class Case:
     data_bytes: int
 
     def room_bytes(self, scale: float) -> int:
-        """Return the size that a volume needs: the originals, dd's source, a copy reserved in full, and some air."""
-        return int((self.size_bytes * 1.15 + self.data_bytes * 2) * scale) + 200 * MIB
+        """Return the size that a volume needs: the originals, dd's source, a copy reserved in full, and what btrfs keeps."""
+        return int((self.size_bytes * 1.15 + self.data_bytes * 2) * scale) + 700 * MIB
 
 
 def _write(path: Path, size_bytes: int, step_bytes: int, seed: int) -> None:
