@@ -32,7 +32,7 @@ class Case:
     data_bytes: int
 
     def room_bytes(self, scale: float) -> int:
-        """Return the size that a volume needs: the originals, dd's source, a copy reserved in full, and what btrfs keeps."""
+        """Return the size of a volume: the originals, dd's source, a copy reserved in full, and what btrfs keeps."""
         return int((self.size_bytes * 1.15 + self.data_bytes * 2) * scale) + 700 * MIB
 
 
