@@ -102,9 +102,8 @@ def stream(request: Request, advance: Advance) -> Optional[bytes]:
         os.ftruncate(target, size_bytes)
     with contextlib.ExitStack() as opened:
         reading = writing = follow = None
-        if not (
-            is_small or request.is_nfs
-        ):  # an NFS client writes better on its own: else it waits for the server's disk
+        # An NFS client writes better on its own: direct writes wait for the server's disk.
+        if not is_small and not request.is_nfs:
             reading = opened.enter_context(directio.reopened(source)) if request.is_sparse else None
             writing = opened.enter_context(directio.reopened(target))
         if following is not None:
