@@ -111,7 +111,7 @@ def main() -> int:
     kinds = options.fs or list(volumes.MAKE)
     if options.directory is not None:
         for case in chosen:
-            found += _recreate(case, volumes.kind_of(options.directory), options.directory, agent, options)
+            found += _recreate(case, tools.file_system_of(agent, options.directory), options.directory, agent, options)
         kinds = []
     else:
         print("NFS: skipped, name a mounted directory with --directory")

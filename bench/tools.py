@@ -58,6 +58,13 @@ def as_on_a_guest(agent: Path) -> list[str]:
     return [*start, json.loads(made.stdout)["precompiled"]["path"]]
 
 
+def file_system_of(agent: Sequence[str], directory: Path) -> str:
+    """Return what a directory is on, such as ``xfs`` or ``NFSv4.2``, as the agent sees it."""
+    told = subprocess.run([*agent, "facts", "--json", directory], check=True, capture_output=True)
+    (place,) = json.loads(told.stdout)["paths"]
+    return f"NFSv{place['nfs_version']}" if place["nfs_version"] else str(place["fstype"])
+
+
 def unlatch(agent: Sequence[str], state: Path, method: str = "auto") -> Tool:
     """Return the agent, by how it is started: recreate, verified; the originals are purged untimed."""
     environment = {"UNLATCH_AGENT_STATE": str(state)}

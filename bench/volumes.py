@@ -66,24 +66,6 @@ def mounted(kind: str, size_bytes: int, base: Path) -> Iterator[Path]:
         directory.rmdir()
 
 
-def kind_of(directory: Path, mounts: str | None = None) -> str:
-    """Return the file system that a directory is on, such as ``xfs`` or ``NFSv4.2``.
-
-    Args:
-        directory: any that exists.
-        mounts: the text of the mount table; this process's own when there is none.
-    """
-    whole = Path("/proc/self/mounts").read_text() if mounts is None else mounts
-    directory = directory.resolve()
-    kind, depth = "?", 0
-    for _, place, found, options, *_ in (line.split() for line in whole.splitlines()):
-        parts = len(Path(place).parts)
-        if directory.is_relative_to(place) and parts >= depth:
-            version = next((word[5:] for word in options.split(",") if word.startswith("vers=")), "")
-            kind, depth = (f"NFSv{version}" if found in {"nfs", "nfs4"} else found), parts
-    return kind
-
-
 def drop_caches() -> None:
     """Empty the page cache, so that every run reads from the disk."""
     os.sync()

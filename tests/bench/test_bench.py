@@ -8,10 +8,10 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from bench import report, volumes
+from bench import report
 from bench.cases import CASES, Case
 from bench.timing import FailedError, Measured, interleaved
-from bench.tools import UNLATCH, Tool
+from bench.tools import UNLATCH, Tool, file_system_of
 
 
 def _tool(name: str, told: list[str], command: str = "true") -> Tool:
@@ -71,14 +71,10 @@ def test_a_case(case: Case, tmp_path: Path) -> None:
     assert (stored < sum(path.stat().st_size for path in files)) is ("sparse" in case.name)
 
 
-def test_the_file_system_of_a_directory(tmp_path: Path) -> None:
-    """It should name the innermost mount's file system, an NFS one with its version, and of two mounts the later."""
-    (tmp_path / "nas" / "deep").mkdir(parents=True)
-    (tmp_path / "nas2").mkdir()
-    table = (
-        f"/dev/vda / ext4 rw 0 0\nnas:/a {tmp_path}/nas nfs4 rw,vers=4.2,rsize=65536 0 0\n"
-        f"nas:/b {tmp_path}/nas2 nfs rw,vers=3 0 0\n/dev/vdb / xfs rw 0 0\n"
-    )
-    found = [volumes.kind_of(tmp_path / name, table) for name in ("nas/deep", "nas2", ".")]
-    assert found == ["NFSv4.2", "NFSv3", "xfs"]
-    assert volumes.kind_of(Path("/proc")) == "proc"
+@pytest.mark.parametrize(("version", "name"), [(None, "nfs_of_old"), ("3", "NFSv3"), ("4.2", "NFSv4.2")])
+def test_the_file_system_of_a_directory(tmp_path: Path, version: str | None, name: str) -> None:
+    """It should name an NFS mount by its version, and any other by its type, as the agent tells them."""
+    place = {"path": str(tmp_path), "fstype": "nfs_of_old", "nfs_version": version}
+    answer = tmp_path / "answer"
+    answer.write_text(json.dumps({"paths": [place]}))
+    assert file_system_of(["sh", "-c", f"cat {answer}"], tmp_path) == name
