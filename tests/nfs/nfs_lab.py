@@ -37,6 +37,10 @@ MOUNTPOINT = "/ORA/dbs03"
 _CLONE_NEWNET = 0x40000000
 _KILL = re.compile(r"kill -SEGV (\d+) ")
 _ACK = re.compile(r"^ACK (\d+)$", re.MULTILINE)
+# The scripts look for their network by `ip ... | grep -q` under pipefail: when grep is done first, `ip` dies of SIGPIPE
+# and what exists is made once more. It ends the script before a machine is started: the same words can be run again.
+_NETWORK_RACE = re.compile(r"^(Error: ipv4: Address already assigned|.*File exists)", re.MULTILINE)
+_NETWORK_TRIES = 5
 
 
 def say(words: str) -> None:
@@ -301,6 +305,14 @@ class NfsLab:
 
     def _script(self, name: str, *words: str, on_line: Callable[[str], None] | None = None) -> None:
         """Run one of the lab's scripts outside of its network; each line it says is shown and given to `on_line`."""
+        for _ in range(_NETWORK_TRIES):
+            returncode, said = self._script_once(name, words, on_line)
+            if returncode == 0 or not _NETWORK_RACE.search(said):
+                break
+        assert returncode == 0, f"{name} {' '.join(words)} failed:\n{said}"
+
+    def _script_once(self, name: str, words: tuple[str, ...], on_line: Callable[[str], None] | None) -> tuple[int, str]:
+        """The exit code and all that it said."""
         argv = [*self._nsenter(f"/proc/{os.getpid()}/fd/{self._outside}"), str(self.scripts / name), *words]
         said: list[str] = []
         with (
@@ -315,7 +327,7 @@ class NfsLab:
                 say(f"{name}: {line.rstrip()}")
                 if on_line is not None:
                     on_line(line)
-        assert script.returncode == 0, f"{name} {' '.join(words)} failed:\n{''.join(said)}"
+        return script.returncode, "".join(said)
 
     @contextmanager
     def _machines_first(self) -> Iterator[None]:
