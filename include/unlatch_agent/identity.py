@@ -7,6 +7,7 @@ import re
 import stat
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
+from unlatch_agent import syscalls
 from unlatch_agent.errors import HostError, Json, RefusedError, UsageError
 
 PREFIX = ".unlatch-"
@@ -14,6 +15,9 @@ JOURNAL_SUFFIX = ".journal"
 HEAD_BYTES = 64 * 1024
 _INCIDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 _HASH_LENGTH = 16
+# Of devices without a major number: whether a look at a name in one is never answered from a cache that others, too,
+# should have a say in. This process's mounts do not change their kind.
+_without_client: Dict[int, bool] = {}
 # What the journal, the answers and (but for ctime_ns) a permit say of a file.
 KEYS = ("inode", "dev", "size_bytes", "mtime_ns", "ctime_ns")
 
@@ -124,12 +128,12 @@ def of_name(path: str) -> Optional[Identity]:
     """Look at what a name stands for, without following it; None when there is no such name.
 
     A regular file is opened and looked at through the descriptor: that makes an NFS client ask the
-    server instead of answering from its cache. What lives on a disk of this host (its device has a major number)
-    needs no such trick.
+    server instead of answering from its cache. What lives on a disk of this host (its device has a major number),
+    on btrfs or on tmpfs needs no such trick.
     """
     try:
         status = os.lstat(path)
-        if os.major(status.st_dev) or not stat.S_ISREG(status.st_mode):
+        if os.major(status.st_dev) or _without_client.get(status.st_dev, False) or not stat.S_ISREG(status.st_mode):
             return of_status(status)
         descriptor = open_to_read(path)
     except FileNotFoundError:
@@ -141,7 +145,11 @@ def of_name(path: str) -> Optional[Identity]:
             return of_status(os.lstat(path))
         raise
     try:
-        return of_status(os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        if status.st_dev not in _without_client:
+            kind = syscalls.file_system_type(descriptor)
+            _without_client[status.st_dev] = kind in (syscalls.BTRFS, syscalls.TMPFS)
+        return of_status(status)
     finally:
         os.close(descriptor)
 

@@ -20,10 +20,15 @@ FIEMAP_EXTENT_LAST = 0x1
 # The place is not known, or not the whole block's: such an extent cannot be compared by its place.
 FIEMAP_EXTENT_NO_PLACE = 0x2 | 0x4 | 0x100 | 0x200 | 0x400
 FIEMAP_EXTENT_UNWRITTEN = 0x800
+# File systems (statfs(2)).
+BTRFS = 0x9123683E
+TMPFS = 0x01021994
 SYNC_FILE_RANGE_WAIT_BEFORE = 1
 SYNC_FILE_RANGE_WRITE = 2
 # How much of a file is asked about at once: a byte of answer for each page.
 _WINDOW_BYTES = 1 << 30
+# More than struct statfs has; its first word is the type.
+_STATFS_BYTES = 256
 
 _FIEMAP = struct.Struct("=QQIIII")
 _EXTENT = struct.Struct("=QQQQQIIII")
@@ -137,6 +142,15 @@ def sync_file_system(descriptor: int) -> bool:
         if ctypes.get_errno() != errno.EINTR:
             raise _refused()
     return True
+
+
+def file_system_type(descriptor: int) -> int:
+    """Return an open file's kind of file system by its magic number, such as ``BTRFS``; 0 when it is not told."""
+    told = ctypes.create_string_buffer(_STATFS_BYTES)
+    call = getattr(_libc, "fstatfs", None)
+    if call is None or call(descriptor, told):
+        return 0
+    return ctypes.c_long.from_buffer(told).value
 
 
 def is_written_back(descriptor: int) -> bool:
