@@ -24,7 +24,6 @@ from unlatch_agent.ranges import SMALL_BYTES
 BATCH_FILES = 512
 BATCH_BYTES = 8 << 20
 DESCRIPTORS_PER_FILE = 3
-NFS_THREADS = 16
 # So few files of a local file system are waited for one by one, a few at a time.
 _FEW = 4
 
@@ -132,7 +131,7 @@ def _through(
     """Take a batch through its passes; one that is through the first goes on when another fails there."""
     copied: List[Making] = []
     failed: List[BaseException] = []
-    threads = min(len(batch), NFS_THREADS) if batch[0].volume.is_nfs else 1
+    threads = min(len(batch), workers.NFS_THREADS) if batch[0].volume.is_nfs else 1
 
     def copy(one: Making) -> None:
         one.copy(chooser, asked, progress)

@@ -104,9 +104,7 @@ def _many(
                 beat(None)
         return found
 
-    table = mounts.read_mounts()
-    places = [mounts.mount_of(os.path.dirname(path), table) for path in {chunk[0] for chunk in chunks}]
-    on_nfs = any(mount is not None and mount.is_nfs for mount in places)
+    on_nfs = mounts.any_on_nfs({os.path.dirname(chunk[0]) for chunk in chunks})
     children = _NFS_CHILDREN if on_nfs else min(_CHILDREN, os.cpu_count() or 1)
     outcomes = ioguard.each(chunks, look, io_timeout_s, children)
     return {outcome.item[0]: outcome.value for outcome in outcomes if not outcome.timed_out}

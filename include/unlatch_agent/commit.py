@@ -1,14 +1,16 @@
 """commit: swap all prepared files of an instance in one batch, under a permit."""
 
 import os
-from typing import Dict, Iterator, List, Optional, Sequence, Set
+from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from unlatch_agent import (
+    abreast,
     bootclock,
     descriptors,
     identity,
     journal,
     locks,
+    mounts,
     positions,
     prepare,
     relay,
@@ -56,46 +58,50 @@ def run(
         CheckFailedError: a name does not stand for what it should after a call, or ``late_writer``.
     """
     steps = _steps(incident, targets, permit, journals or {}, beat)
-    if all(step.is_done for step in steps) and permit.incident == incident:
-        listed = locks.listed_here()
-        return {"files": (_document(step, listed, beat) for step in steps), "unchecked": []}
+    directories = {target.directory for target in targets}
+    on_nfs = mounts.any_on_nfs(directories)
+    if permit.incident == incident and _are_done(steps, beat, on_nfs=on_nfs):
+        return {"files": _documents(steps, beat, on_nfs=on_nfs, is_new=False), "unchecked": []}
 
     permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
-    safety.refuse_local_locks(target.directory for target in targets)
-    for directory in {target.directory for target in targets}:
+    safety.refuse_local_locks(directories)
+    for directory in directories:
         journal.refuse_foreign(directory, incident)
     _refuse_left_out(steps)
     copies: Set[Inode] = set()
-    for number, step in enumerate(steps):
-        beat(None)
-        _refuse_changed(step)
-        copy = step.position.temp
+    for number, (kind, copy) in enumerate(abreast.each(steps, _fit, beat, on_nfs=on_nfs)):
+        steps[number] = steps[number].at(kind)
         if copy is not None:
-            copies.add((copy.dev, copy.inode))
-        steps[number] = step.kept()
+            copies.add((copy[0], copy[1]))
     unchecked = safety.refuse_local_users(
-        [step.path for step in steps], io_timeout_s, copies, (step.temp for step in steps)
+        (step.path for step in steps),
+        io_timeout_s,
+        beat,
+        on_nfs=on_nfs,
+        copies=copies,
+        names=(name for step in steps for name in (step.path, step.temp)),
     )
     del copies
     _compare_after_interruption(steps, beat)
 
-    held: List[int] = []
-    descriptors.allow(len(steps), directories=len({target.directory for target in targets}))
+    held: Dict[int, int] = {}
+
+    def hold(number: int) -> None:
+        held[number] = swapping.held(steps[number])
+
+    descriptors.allow(len(steps), directories=len(directories))
     try:
-        for step in steps:
-            beat(None)
-            held.append(swapping.held(step))
-        batch = sorted({target.directory for target in targets})
+        abreast.do(range(len(steps)), hold, beat, on_nfs=on_nfs)
         done = relay.swapped(
-            list(swapping.groups(steps, held)),
-            batch,
+            list(swapping.groups(steps, [held[number] for number in range(len(steps))])),
+            sorted(directories),
             lambda: permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s()),
             beat,
         )
     finally:
-        for descriptor in held:
+        for descriptor in held.values():
             os.close(descriptor)
-    return {"files": _documents(done, beat), "unchecked": unchecked}
+    return {"files": _documents(done, beat, on_nfs=on_nfs), "unchecked": unchecked}
 
 
 def _steps(
@@ -109,8 +115,24 @@ def _steps(
         entry = owner.entry(target.name)
         if entry is None or entry.state not in ("prepared", "swapping", "committed"):
             raise _not_prepared(target.path, "nothing is prepared" if entry is None else "it is " + entry.state)
-        steps.append(Step(owner, entry, allowed, positions.look(owner, entry)))
+        steps.append(Step(owner, entry, allowed))
     return steps
+
+
+def _are_done(steps: Sequence[Step], beat: Beat, *, on_nfs: bool) -> bool:
+    """Say whether journal and names agree that every file is swapped."""
+    if any(step.entry.state != "committed" for step in steps):
+        return False
+    kinds = abreast.each(steps, lambda step: positions.look(step.owner, step.entry).kind, beat, on_nfs=on_nfs)
+    return all(kind == positions.SWAPPED for kind in kinds)
+
+
+def _fit(step: Step) -> Tuple[str, Optional[Inode]]:
+    """Look at a file, refuse it when it is not to be swapped, and say where it is and what its copy is."""
+    step = step._replace(position=positions.look(step.owner, step.entry))
+    _refuse_changed(step)
+    copy = step.position.temp
+    return step.position.kind, None if copy is None else (copy.dev, copy.inode)
 
 
 def _not_prepared(path: str, why: str) -> RefusedError:
@@ -192,17 +214,28 @@ def _compare_after_interruption(steps: Sequence[Step], beat: Beat) -> None:
             raise prepare.source_changed(step.owner, step.path, ["content"])
 
 
-def _documents(steps: Sequence[Step], beat: Beat) -> Iterator[Json]:
-    """Yield the answer's entries of files that were swapped now.
+def _documents(steps: Sequence[Step], beat: Beat, *, on_nfs: bool, is_new: bool = True) -> Iterator[Json]:
+    """Yield the answer's entries of files that are swapped, after a last look at both locks of each.
+
+    Args:
+        steps: the files.
+        beat: called before each touch.
+        on_nfs: whether a look waits for a server.
+        is_new: whether they were swapped just now: then a lock on a new one is an error.
 
     Raises:
         CheckFailedError: after the last of them, ``new_inode_locked``.
     """
     listed = locks.listed_here()
+
+    def asked(step: Step) -> Tuple[Any, bool]:
+        new, old = locks.on_file(step.path, listed), locks.on_file(step.quarantine, listed)
+        return new, old is not None and old["kind"] != "none"
+
     locked = None
-    for step in steps:
-        entry = _document(step, listed, beat)
-        if locked is None and (entry["lock"] is None or entry["lock"]["kind"] != "none"):
+    for step, (new, is_old_locked) in zip(steps, abreast.each(steps, asked, beat, on_nfs=on_nfs)):
+        entry = _document(step, new, is_old_locked)
+        if is_new and locked is None and (new is None or new["kind"] != "none"):
             locked = entry["path"]
         yield entry
     if locked is not None:
@@ -213,10 +246,8 @@ def _documents(steps: Sequence[Step], beat: Beat) -> Iterator[Json]:
         )
 
 
-def _document(step: Step, listed: locks.Holders, beat: Beat) -> Json:
-    """Return the answer's entry of a swapped file, after a last look at both locks."""
-    beat(None)
-    new, old = locks.on_file(step.path, listed), locks.on_file(step.quarantine, listed)
+def _document(step: Step, lock: Optional[Json], is_old_locked: bool) -> Json:
+    """Return the answer's entry of a swapped file."""
     method, verified = step.entry.facts["method"], step.entry.facts.get("verified", "content")
     return {
         "path": step.path,
@@ -227,8 +258,8 @@ def _document(step: Step, listed: locks.Holders, beat: Beat) -> Json:
         "content_equal": verified in ("content", "extents"),  # of a clone: that it shares the original's blocks
         "method": method,
         "verified": verified,
-        "lock": new,
-        "old_inode_still_locked": old is not None and old["kind"] != "none",
+        "lock": lock,
+        "old_inode_still_locked": is_old_locked,
         "metadata_lost": step.entry.facts["metadata_lost"],
         "state": "committed",
     }

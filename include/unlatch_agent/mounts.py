@@ -3,7 +3,7 @@
 import contextlib
 import os
 import re
-from typing import List, NamedTuple, Optional, Sequence, Set
+from typing import Iterable, List, NamedTuple, Optional, Sequence, Set
 
 from unlatch_agent.errors import Json
 
@@ -138,6 +138,13 @@ def mount_of(resolved_path: str, mounts: Sequence[Mount]) -> Optional[Mount]:
         if inside and (best is None or len(mount.mountpoint) >= len(best.mountpoint)):
             best = mount
     return best
+
+
+def any_on_nfs(resolved_paths: Iterable[str]) -> bool:
+    """Say whether calls on one of some paths wait for a server. Touches no volume."""
+    known = read_mounts()
+    found = (mount_of(path, known) for path in resolved_paths)
+    return any(mount is not None and mount.is_nfs for mount in found)
 
 
 def of_all_namespaces(proc: str = "/proc") -> List[Mount]:

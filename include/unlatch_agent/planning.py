@@ -4,7 +4,7 @@ import os
 import shlex
 from typing import Dict, List, Optional, Sequence
 
-from unlatch_agent import batches, choices, copying, identity, metadata, safety, workers
+from unlatch_agent import abreast, choices, copying, identity, metadata, safety
 from unlatch_agent.copying import Asked, Copied
 from unlatch_agent.errors import RefusedError
 from unlatch_agent.ioguard import Beat
@@ -18,17 +18,12 @@ def all_planned(
     journals: Dict[str, Journal], volumes: Dict[str, Volume], targets: Sequence[Target], asked: Asked, beat: Beat
 ) -> List[Planned]:
     """Look at every file before any is copied; the first one that is not fit refuses all."""
-    planned: Dict[str, Planned] = {}
 
-    def look(target: Target) -> None:
-        planned[target.path] = _planned(journals[target.directory], target, volumes[target.directory], asked)
+    def look(target: Target) -> Planned:
+        return _planned(journals[target.directory], target, volumes[target.directory], asked)
 
-    threads = batches.NFS_THREADS if any(volume.is_nfs for volume in volumes.values()) else 1
-    for start in range(0, len(targets), batches.BATCH_FILES):
-        beat(None)
-        some = targets[start : start + batches.BATCH_FILES]
-        workers.each(some, look, min(threads, len(some)))
-    return [planned[target.path] for target in targets]
+    on_nfs = any(volume.is_nfs for volume in volumes.values())
+    return list(abreast.here(targets, look, beat, on_nfs=on_nfs))
 
 
 def _planned(owner: Journal, target: Target, volume: Volume, asked: Asked) -> Planned:

@@ -30,10 +30,18 @@ class Position(NamedTuple):
 
 
 def look(journal: Journal, entry: Entry, *, with_temp: bool = True) -> Position:
-    """Look at a file's three names, or at two while the copy's own makes no difference. Touches the volume."""
+    """Look at a file's three names, or at two where the copy's own makes no difference. Touches the volume.
+
+    Args:
+        journal: of its directory.
+        entry: what that knows of it.
+        with_temp: False when nobody asks for the copy's own name: a copy that has one name only is not looked for
+            under another.
+    """
     named = identity.of_name(journal.beside(entry.name))
     quarantine = identity.of_name(journal.quarantine(entry.name))
-    temp = identity.of_name(journal.temp(entry.name)) if with_temp else None
+    has_two = named is not None and named.inode == entry.temp_inode and named.links > 1
+    temp = identity.of_name(journal.temp(entry.name)) if with_temp or has_two else None
     return Position(_kind(entry, named, quarantine, temp), named, quarantine, temp)
 
 

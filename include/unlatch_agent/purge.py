@@ -6,7 +6,7 @@ import os
 import re
 from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence
 
-from unlatch_agent import durable, identity, jobs, journal, locks, restore, safety, verify
+from unlatch_agent import abreast, durable, identity, jobs, journal, locks, mounts, restore, safety, verify
 from unlatch_agent.errors import Json, RefusedError, UsageError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
@@ -79,18 +79,15 @@ def run(
         RefusedError: ``late_writer``, ``still_locked``, ``local_holder``, ``commit_unfinished``.
     """
     journals = journal.of_directories(directories, incident, beat).values()
-    doomed: List[Doomed] = []
     listed = locks.listed_here()
-    for owner in journals:
-        for entry in owner.entries:
-            beat(None)
-            found = _doomed(owner, entry, listed, holder_dead)
-            if found is not None:
-                doomed.append(found)
+    on_nfs = mounts.any_on_nfs(directories)
+    entries = ((owner, entry) for owner in journals for entry in owner.entries)
+    found = abreast.here(entries, lambda one: _doomed(*one, listed, holder_dead), beat, on_nfs=on_nfs)
+    doomed = [item for item in found if item is not None]
     unchecked: List[Json] = []
     if doomed:
         paths, again = ((item.path for item in doomed) for _ in range(2))
-        unchecked = safety.refuse_local_users(paths, io_timeout_s, names=again)
+        unchecked = safety.refuse_local_users(paths, io_timeout_s, beat, on_nfs=on_nfs, names=again)
     totals: Dict[str, int] = {"freed_bytes": 0, "not_freed_bytes": 0}
     for item in doomed:
         totals["not_freed_bytes" if item.is_locked else "freed_bytes"] += item.bytes_held

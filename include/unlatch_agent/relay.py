@@ -30,10 +30,12 @@ def swapped(
     """
     steps: List[Step] = []
 
-    if sum(map(len, groups)) <= swapping.ONE_BY_ONE or not crew.size(len(groups)) or _is_on_nfs(batch):
+    # Where calls wait for a server and not for this processor another process gains nothing.
+    on_nfs = mounts.any_on_nfs(batch)
+    if sum(map(len, groups)) <= swapping.ONE_BY_ONE or not crew.size(len(groups)) or on_nfs:
         for group in groups:
             refuse_unless_valid()
-            steps += swapping.swapped(group, batch, beat)
+            steps += swapping.swapped(group, batch, beat, on_nfs=on_nfs)
         return steps
 
     def begin(group: Sequence[Held]) -> None:
@@ -53,10 +55,3 @@ def swapped(
         for group in groups:
             group[0].step.owner.wait()
     return steps
-
-
-def _is_on_nfs(directories: Sequence[str]) -> bool:
-    """Say whether calls wait for a server and not for this processor: then another process gains nothing."""
-    known = mounts.read_mounts()
-    found = (mounts.mount_of(directory, known) for directory in directories)
-    return any(mount is not None and mount.is_nfs for mount in found)

@@ -3,7 +3,7 @@
 import contextlib
 from typing import Collection, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
 
-from unlatch_agent import durable, identity, journal, locks, positions, safety
+from unlatch_agent import durable, identity, journal, locks, mounts, positions, safety
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
@@ -67,7 +67,9 @@ def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeo
     unchecked: List[Json] = []
     if undo:
         paths, again = ((path for item in undo for path in (item.path, item.temp, item.quarantine)) for _ in range(2))
-        unchecked = safety.refuse_local_users(paths, io_timeout_s, names=again)
+        unchecked = safety.refuse_local_users(
+            paths, io_timeout_s, beat, on_nfs=mounts.any_on_nfs(directories), names=again
+        )
     files = ManyFiles()
     settled = (row for row in _all(owners) if row[1].state in ("restored", "put_back"))
     files.add(_document(owner, entry, entry.state) for owner, entry in settled)

@@ -4,9 +4,10 @@ import itertools
 import os
 from typing import Collection, Dict, Iterable, List, NamedTuple, Sequence, Set
 
-from unlatch_agent import identity, locks, mounts, openers
+from unlatch_agent import abreast, identity, locks, mounts, openers
 from unlatch_agent.errors import Json, RefusedError, UsageError
 from unlatch_agent.identity import Identity
+from unlatch_agent.ioguard import Beat
 from unlatch_agent.locks import Inode
 
 
@@ -123,13 +124,21 @@ def refuse_unfit(path: str, found: Identity, links: int = 1) -> None:
 
 
 def refuse_local_users(
-    paths: Iterable[str], limit_s: float, copies: Collection[Inode] = (), names: Iterable[str] = ()
+    paths: Iterable[str],
+    limit_s: float,
+    beat: Beat,
+    *,
+    on_nfs: bool,
+    copies: Collection[Inode] = (),
+    names: Iterable[str] = (),
 ) -> List[Json]:
     """Refuse files that a process of this host has locked or open.
 
     Args:
         paths: files to look at; those that do not exist are passed over.
         limit_s: time limit for the look at one process.
+        beat: called before each look at a file.
+        on_nfs: whether those looks wait for a server.
         copies: our own files, which nobody may have open either; locking them shows whether they are locked.
         names: their paths, and those that cannot be gone through twice; read only when one is to be told.
 
@@ -141,11 +150,12 @@ def refuse_local_users(
     """
     inodes: Set[Inode] = set(copies)
     listed = locks.listed_here()
-    for path in paths:
+
+    def look(path: str) -> None:
         try:
             descriptor = identity.open_to_read(path)
         except FileNotFoundError:
-            continue
+            return
         try:
             status = os.fstat(descriptor)
             inode = (status.st_dev, status.st_ino)
@@ -155,6 +165,8 @@ def refuse_local_users(
             os.close(descriptor)
         if lock["kind"] == "local":
             raise _local_holder(path, lock["pid"], "has it locked")
+
+    abreast.do(paths, look, beat, on_nfs=on_nfs)
     answer = openers.scan(openers.Wanted(inodes=inodes), limit_s)
     for inode, users in openers.by_inode(answer).items():
         raise _local_holder(_named(inode, itertools.chain(paths, names)), users[0][0], "has it open")

@@ -7,7 +7,7 @@ import contextlib
 import os
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from unlatch_agent import durable, identity, locks, positions, verify
+from unlatch_agent import abreast, durable, identity, locks, positions, verify
 from unlatch_agent.errors import CheckFailedError, Json, RefusedError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
@@ -22,6 +22,7 @@ _TOGETHER = 512
 UNCHANGED_BUT_LINKED = ("inode", "size_bytes", "mtime_ns")
 # Where a file is, and no more of it: once for all files.
 _BARE = {kind: Position(kind, None, None, None) for kind in positions.KINDS}
+_UNSEEN = Position("unseen", None, None, None)
 
 
 class Step(NamedTuple):
@@ -30,7 +31,7 @@ class Step(NamedTuple):
     owner: Journal
     entry: Entry
     allowed: PermittedFile
-    position: Position
+    position: Position = _UNSEEN
 
     @property
     def path(self) -> str:
@@ -52,9 +53,9 @@ class Step(NamedTuple):
         """Say whether journal and names agree that it is swapped."""
         return self.entry.state == "committed" and self.position.kind == positions.SWAPPED
 
-    def kept(self) -> "Step":
-        """Return it with no more of the last look than what that found: there can be many steps."""
-        return self._replace(position=_BARE[self.position.kind])
+    def at(self, kind: str) -> "Step":
+        """Return it with no more of a look than where the file is: there can be many steps."""
+        return self._replace(position=_BARE[kind])
 
 
 class Held(NamedTuple):
@@ -112,11 +113,11 @@ def groups(steps: Sequence[Step], held: Sequence[int]) -> Iterator[List[Held]]:
     yield group
 
 
-def swapped(group: Sequence[Held], batch: Sequence[str], beat: Beat) -> List[Step]:
+def swapped(group: Sequence[Held], batch: Sequence[str], beat: Beat, *, on_nfs: bool) -> List[Step]:
     """Swap the files of a group, or finish their swap; those that are done already are left alone."""
     begin(group, batch)
-    swap(group, beat)
-    return finished(group, beat)
+    swap(group, beat, on_nfs=on_nfs)
+    return finished(group, beat, on_nfs=on_nfs)
 
 
 def begin(group: Sequence[Held], batch: Sequence[str]) -> None:
@@ -127,42 +128,45 @@ def begin(group: Sequence[Held], batch: Sequence[str]) -> None:
         left[0].step.owner.record_all("swapping", [(held.step.entry.name, facts) for held in left])
 
 
-def swap(group: Sequence[Held], beat: Beat) -> None:
+def swap(group: Sequence[Held], beat: Beat, *, on_nfs: bool = False) -> None:
     """Change the names of the files of a group."""
     left = [held.step for held in _left(group)]
     beat(None)
-    _link([step for step in left if step.position.kind == positions.ORIGINAL], beat)
+    _link([step for step in left if step.position.kind == positions.ORIGINAL], beat, on_nfs=on_nfs)
     _expect_heads(left)
-    _rename([step for step in left if step.position.kind != positions.SWAPPED], beat)
+    _rename([step for step in left if step.position.kind != positions.SWAPPED], beat, on_nfs=on_nfs)
 
 
-def finished(group: Sequence[Held], beat: Beat, *, is_awaited: bool = True) -> List[Step]:
+def finished(group: Sequence[Held], beat: Beat, *, on_nfs: bool = False, is_awaited: bool = True) -> List[Step]:
     """Look at a group whose names were changed, and record what is right."""
     left = _left(group)
     right: List[Tuple[str, Json]] = []
+
+    def recognise(held: Held) -> None:
+        step = _looked_at(held.step, positions.SWAPPED)
+        right.append((step.entry.name, _recognised(held._replace(step=step))))
+
     try:
-        left = [held._replace(step=_looked_at(held.step, positions.SWAPPED)) for held in left]
-        for held in left:
-            beat(None)
-            right.append((held.step.entry.name, _recognised(held)))
+        abreast.do(left, recognise, beat, on_nfs=on_nfs)
     finally:  # what is known to be right is recorded, also when a file after it is not
         if right:
             left[0].step.owner.record_all("committed", right, is_kept=False, is_awaited=is_awaited)
-    swapped = _BARE[positions.SWAPPED]
-    return [step._replace(position=swapped, entry=step.entry.followed_by("committed")) for step, _ in group]
+    return [step.at(positions.SWAPPED)._replace(entry=step.entry.followed_by("committed")) for step, _ in group]
 
 
 def _left(group: Sequence[Held]) -> List[Held]:
     return [held for held in group if not held.step.is_done]
 
 
-def _link(steps: Sequence[Step], beat: Beat) -> None:
+def _link(steps: Sequence[Step], beat: Beat, *, on_nfs: bool) -> None:
     """Give every original its quarantine name, on disk before any is renamed."""
-    for step in steps:
-        beat(None)
+
+    def link(step: Step) -> None:
         # An NFS server may have done it and lost its answer: the look before the rename decides.
         with contextlib.suppress(FileExistsError):
             durable.link(step.path, step.quarantine)
+
+    abreast.do(steps, link, beat, on_nfs=on_nfs)
     if steps:
         durable.sync_directory(steps[0].owner.directory)
 
@@ -179,17 +183,24 @@ def _expect_heads(steps: Sequence[Step]) -> None:
                     os.close(descriptor)
 
 
-def _rename(steps: Sequence[Step], beat: Beat) -> None:
-    """Put every copy under its name, in the order of the batch, after a last look at the original."""
-    for step in steps:
-        beat(None)
+def _rename(steps: Sequence[Step], beat: Beat, *, on_nfs: bool) -> None:
+    """Put every copy under its name, in the order of the batch, after a last look at the original.
+
+    Where many go side by side the last of them still waits for all others: a server that asks for its lock first does
+    not start before it has them all.
+    """
+
+    def rename(step: Step) -> None:
         # The copies before it may have taken hours. What has the copy's name shows after the rename.
-        named = _looked_at(step, positions.LINKED, with_temp=False).position.named
+        named = _looked_at(step, positions.LINKED).position.named
         changed = named is None or identity.differences(step.entry.facts["source"], named, UNCHANGED_BUT_LINKED)
         if changed:
             raise _unexpected(step)
         with contextlib.suppress(FileNotFoundError):
             durable.rename(step.temp, step.path)
+
+    abreast.do(steps[:-1], rename, beat, on_nfs=on_nfs)
+    abreast.do(steps[-1:], rename, beat, on_nfs=False)
     if steps:
         beat(None)
         durable.sync_directory(steps[0].owner.directory)
@@ -208,8 +219,8 @@ def _recognised(held: Held) -> Json:
     return {"after": named.document(), "quarantined": quarantined}
 
 
-def _looked_at(step: Step, wanted: str, *, with_temp: bool = True) -> Step:
-    step = step._replace(position=positions.look(step.owner, step.entry, with_temp=with_temp))
+def _looked_at(step: Step, wanted: str) -> Step:
+    step = step._replace(position=positions.look(step.owner, step.entry, with_temp=False))
     if step.position.kind != wanted:
         raise _unexpected(step)
     return step

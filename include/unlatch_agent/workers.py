@@ -4,9 +4,13 @@ No thread may live when this program forks, so none outlives the call that start
 """
 
 import threading
-from typing import Callable, Generic, Iterable, Iterator, List, TypeVar
+from typing import Callable, Dict, Generic, Iterable, Iterator, List, Sequence, TypeVar
 
 Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+# So many calls at a time wait for an NFS server.
+NFS_THREADS = 16
 
 
 class _Shared(Generic[Item]):
@@ -73,3 +77,18 @@ def each(items: Iterable[Item], act: Callable[[Item], None], count: int) -> None
             act(item)
 
     share(items, all_mine, count)
+
+
+def results(items: Sequence[Item], act: Callable[[Item], Result], count: int) -> List[Result]:
+    """Return what ``act`` makes of every item, in their order.
+
+    Raises:
+        BaseException: the first error.
+    """
+    made: Dict[int, Result] = {}
+
+    def act_on(number: int) -> None:
+        made[number] = act(items[number])
+
+    each(range(len(items)), act_on, count)
+    return [made[number] for number in range(len(items))]
