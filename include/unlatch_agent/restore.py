@@ -1,46 +1,20 @@
 """restore: undo a batch as a whole, as long as nothing has run on the new files."""
 
 import contextlib
-from typing import Collection, Iterable, Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Collection, Iterable, Iterator, List, Sequence, Tuple
 
-from unlatch_agent import durable, identity, journal, locks, mounts, positions, safety
-from unlatch_agent.errors import CheckFailedError, Json, RefusedError
+from unlatch_agent import abreast, durable, identity, journal, locks, mounts, positions, safety, unswapping
+from unlatch_agent.errors import Json, RefusedError
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
 from unlatch_agent.manyfiles import ManyFiles
 from unlatch_agent.positions import Position
 from unlatch_agent.replaying import Entry
+from unlatch_agent.unswapping import Undo
 
 _BEGUN = ("swapping", "committed", "restoring", "setting_aside", "set_aside")
 _NEVER_SWAPPED = ("copying", "prepared", "discarding")
 _CONTENT = ("inode", "size_bytes", "mtime_ns")
-
-
-class Undo(NamedTuple):
-    """One file to bring back; there can be very many.
-
-    Attributes:
-        kind: where it is, see :mod:`unlatch_agent.positions`.
-    """
-
-    owner: Journal
-    name: str
-    kind: str
-
-    @property
-    def path(self) -> str:
-        """Return the file's path."""
-        return self.owner.beside(self.name)
-
-    @property
-    def temp(self) -> str:
-        """Return the path where the new file goes."""
-        return self.owner.temp(self.name)
-
-    @property
-    def quarantine(self) -> str:
-        """Return the path where the original is."""
-        return self.owner.quarantine(self.name)
 
 
 def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeout_s: float, beat: Beat) -> Json:
@@ -63,18 +37,19 @@ def run(incident: str, directories: Sequence[str], discard_temps: bool, io_timeo
         CheckFailedError: a name does not stand for what it should after a call.
     """
     owners = journal.of_directories(directories, incident, beat).values()
-    undo = _to_undo(owners, directories, beat)
+    on_nfs = mounts.any_on_nfs(directories)
+    undo = _to_undo(owners, directories, beat, on_nfs=on_nfs)
     unchecked: List[Json] = []
     if undo:
         paths, again = ((path for item in undo for path in (item.path, item.temp, item.quarantine)) for _ in range(2))
-        unchecked = safety.refuse_local_users(
-            paths, io_timeout_s, beat, on_nfs=mounts.any_on_nfs(directories), names=again
-        )
+        unchecked = safety.refuse_local_users(paths, io_timeout_s, beat, on_nfs=on_nfs, names=again)
     files = ManyFiles()
     settled = (row for row in _all(owners) if row[1].state in ("restored", "put_back"))
     files.add(_document(owner, entry, entry.state) for owner, entry in settled)
     unswapped = [[entry.name for entry in owner.entries if entry.state in _NEVER_SWAPPED] for owner in owners]
-    files.add(_restored(item, beat) for item in reversed(undo))
+    for group in unswapping.groups(undo[::-1]):
+        unswapping.brought_back(group, beat, on_nfs=on_nfs)
+        files.add(_document(item.owner, item.owner.history.entries[item.name], "restored") for item in group)
     for owner, names in zip(owners, unswapped):
         if discard_temps:
             discard_all(owner, names, beat)
@@ -87,19 +62,20 @@ def _all(owners: Iterable[Journal]) -> Iterator[Tuple[Journal, Entry]]:
     return ((owner, entry) for owner in owners for entry in owner.entries)
 
 
-def _to_undo(owners: Collection[Journal], directories: Sequence[str], beat: Beat) -> List[Undo]:
+def _to_undo(owners: Collection[Journal], directories: Sequence[str], beat: Beat, *, on_nfs: bool) -> List[Undo]:
     """Look at every file whose swap was begun, and refuse when one may not be brought back."""
     for owner, entry in _all(owners):
         if entry.state in ("purging", "purged"):
             raise _purged(owner, entry)
-    undo: List[Undo] = []
-    for owner, entry in _all(owners):
-        beat(None)
-        if entry.state in _BEGUN:
-            position = positions.look(owner, entry)
-            _refuse_unsafe(owner, entry, position, directories)
-            undo.append(Undo(owner, entry.name, position.kind))
-    return undo
+
+    def look(one: Tuple[Journal, Entry]) -> Undo:
+        owner, entry = one
+        position = positions.look(owner, entry)
+        _refuse_unsafe(owner, entry, position, directories)
+        return Undo(owner, entry.name, position.kind)
+
+    begun = (one for one in _all(owners) if one[1].state in _BEGUN)
+    return list(abreast.here(begun, look, beat, on_nfs=on_nfs))
 
 
 def _purged(owner: Journal, entry: Entry) -> RefusedError:
@@ -170,44 +146,6 @@ def _refuse_unsafe(owner: Journal, entry: Entry, position: Position, directories
                 "the original {} has changed since the swap ({})".format(item.quarantine, ", ".join(changed)),
                 "a writer lives somewhere: find and stop it; keep both files",
             )
-
-
-def _restored(item: Undo, beat: Beat) -> Json:
-    beat(None)
-    owner, kind = item.owner, item.kind
-    entry = owner.record("restoring", item.name)
-    if kind == positions.LINKED:
-        # Both names are one inode, and renaming one over the other would do nothing at all.
-        durable.unlink(item.quarantine)
-    elif kind == positions.ASIDE:
-        durable.link(item.quarantine, item.path)  # never replaces a pid file that just appeared
-        durable.sync_directory(owner.directory)
-        durable.unlink(item.quarantine)
-    elif kind in (positions.SWAPPED, positions.BACK_LINKED):
-        if kind == positions.SWAPPED:
-            with contextlib.suppress(FileExistsError):  # judged by inode below
-                durable.link(item.path, item.temp)
-            durable.sync_directory(owner.directory)
-            kind = positions.look(owner, entry).kind
-        if kind != positions.BACK_LINKED:
-            raise _failed(item)
-        with contextlib.suppress(FileNotFoundError):
-            durable.rename(item.quarantine, item.path)
-    beat(None)
-    durable.sync_directory(owner.directory)
-    if positions.look(owner, entry).kind != positions.ORIGINAL:
-        raise _failed(item)
-    return _document(owner, owner.record("restored", entry.name), "restored")
-
-
-def _failed(item: Undo) -> CheckFailedError:
-    return CheckFailedError(
-        "unexpected_inode",
-        "{} is not what it should be in the middle of its restore".format(item.path),
-        "someone else changes these names: stop it, look with ls -li {}, then run restore again".format(
-            item.owner.directory
-        ),
-    )
 
 
 def discard_all(owner: Journal, names: Sequence[str], beat: Beat) -> None:

@@ -98,12 +98,17 @@ def held(step: Step) -> int:
     return descriptor
 
 
+def most_together(files: int) -> int:
+    """Return how many files of a batch of so many share the waits for the disk."""
+    return 1 if files <= ONE_BY_ONE else _TOGETHER
+
+
 def groups(steps: Sequence[Step], held: Sequence[int]) -> Iterator[List[Held]]:
     """Cut a batch into groups of files of one directory that share the waits for the disk.
 
     A usual batch goes file by file, so that as little as possible is half done at a time.
     """
-    most = 1 if len(steps) <= ONE_BY_ONE else _TOGETHER
+    most = most_together(len(steps))
     group: List[Held] = []
     for step, descriptor in zip(steps, held):
         if group and (len(group) >= most or group[0].step.owner is not step.owner):

@@ -3,7 +3,7 @@
 import os
 from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
-from unlatch_agent import identity, journal, locks, positions
+from unlatch_agent import abreast, identity, journal, locks, mounts, positions
 from unlatch_agent.errors import AgentError, CheckFailedError, Json
 from unlatch_agent.ioguard import Beat
 from unlatch_agent.journal import Journal
@@ -11,6 +11,7 @@ from unlatch_agent.replaying import Entry
 
 _WATCHED = ("size_bytes", "mtime_ns", "ctime_ns")
 _SETTLED = ("committed", "set_aside", "purging")
+_HALFWAY = ("swapping", "setting_aside", "restoring")
 
 
 class Checked(NamedTuple):
@@ -38,17 +39,21 @@ def _looked_at(incident: str, directories: Sequence[str], beat: Beat) -> Iterato
     """Yield the answer's entries; raise the worst of what was found when all were looked at."""
     worst: List[Tuple[int, AgentError]] = []
     listed = locks.listed_here()
+    on_nfs = mounts.any_on_nfs(directories)
     for directory in directories:
         owner = Journal(directory, incident)
         later = _Later(owner)
-        for entry in owner.entries:
-            beat(None)
+
+        def look(entry: Entry, owner: Journal = owner, later: _Later = later) -> Json:
             if entry.state in _SETTLED:
-                yield _settled(owner, entry, listed, later, worst)
-            elif entry.state in ("swapping", "setting_aside", "restoring"):
-                yield _unfinished(owner, entry, worst)
+                return _settled(owner, entry, listed, later, worst)
+            return _unfinished(owner, entry, worst)
+
+        touched = (entry for entry in owner.entries if entry.state in _SETTLED or entry.state in _HALFWAY)
+        for told in abreast.here(touched, look, beat, on_nfs=on_nfs):
+            yield told
             if len(worst) > 1:
-                worst = [min(worst, key=lambda pair: pair[0])]
+                worst[:] = [min(worst, key=lambda pair: pair[0])]
     for _, error in worst:
         raise error
 

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.agent.agent_runner import Agent, Answer, our_files, permit
 from tests.agent.test_commit import commit, prepared
 from tests.agent.test_prepare import INCIDENT, names_and_inodes
-from unlatch_agent import verify
+from unlatch_agent import durable, mounts, restore, verify
 from unlatch_agent.journal import Journal
 
 DIGEST = "ab" * 32
@@ -97,6 +100,61 @@ def test_restore(agent: Agent, volume: Path) -> None:
     again = agent.run("restore", *INCIDENT, volume).done().files
     assert {entry["state"] for entry in again} == {"restored"}
     assert names_and_inodes(volume) == before
+
+
+def _many(agent: Agent, directory: Path, **faults: Any) -> list[Path]:
+    """Swap more files than go one by one."""
+    directory.mkdir(exist_ok=True)
+    paths = [directory / f"t{number:02}.ibd" for number in range(39)] + [directory / "z-ibdata1"]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 50)
+    commit(agent, permit(agent.run("prepare", *INCIDENT, *paths, **faults).done()), **faults).done()
+    return paths
+
+
+@pytest.mark.parametrize("table", [None, "9 1 0:9 / {} rw - nfs nas:/x rw,vers=3,local_lock=none\n"])
+def test_killed_while_many_are_restored(one_far_agent: Agent, tmp_path: Path, table: str | None) -> None:
+    """It should have the old or the new file under each name wherever it is killed, and bring the rest back after."""
+    agent, directory = one_far_agent, tmp_path / "many"
+    faults: dict[str, Any] = {"faults": {"mounts": table.format(directory)}} if table else {}
+    cut = 0
+    for number in itertools.count(1, 11):
+        paths = _many(agent, directory, **faults)
+        inodes = {path: path.stat().st_ino for path in paths}
+        how = {"faults": dict(faults.get("faults", {}), kill=[number, "before"])}
+        answer = agent.run("restore", *INCIDENT, directory, **how)
+        assert all(path.read_bytes() == path.name.encode() * 50 for path in paths)
+        cut += answer.code != 0
+        restored = agent.run("restore", *INCIDENT, directory, **faults).done().files
+        assert {entry["path"]: entry["state"] for entry in restored} == {str(path): "restored" for path in paths}
+        assert not set(inodes.values()) & {path.stat().st_ino for path in paths}
+        assert {path.stat().st_nlink for path in paths} == {1}
+        agent.run("purge", *INCIDENT, directory, **faults).done()
+        assert our_files(directory) == set()
+        if answer.code == 0:
+            break
+    assert cut > 5
+
+
+def test_many_are_restored(one_agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It should bring back first what was swapped last, whose lock keeps a server from a half of them."""
+    _many(one_agent, tmp_path / "many")
+    real, renamed, another_began = durable.rename, [], threading.Event()
+
+    def rename(source: str, target: str) -> None:
+        name = Path(target).name
+        if name == "z-ibdata1":
+            another_began.wait(0.2)  # what must not come
+        else:
+            another_began.set()
+        renamed.append(name)
+        real(source, target)
+
+    monkeypatch.setattr(mounts, "any_on_nfs", lambda _: True)
+    monkeypatch.setattr(durable, "rename", rename)
+    restore.run("inc-1", [str(tmp_path / "many")], False, 10.0, lambda _: None)
+    assert renamed[0] == "z-ibdata1"
+    assert sorted(renamed) == sorted(path.name for path in (tmp_path / "many").glob("[tz]*"))
 
 
 def test_the_whole_way_twice(few_agent: Agent, volume: Path) -> None:
