@@ -8,7 +8,6 @@ that namespace, so that Unlatch reaches the machines directly and a port on whic
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import json
 import os
@@ -26,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
+from tests.nfs import nfs_network
 from tests.nfs.nfs_scripts import FINGERPRINT
 
 MACHINES = {"nas": "NET_NAS", "client": "NET_CLI", "standby": "NET_SBY"}
@@ -34,13 +34,8 @@ DATADIRS = {"voms": "VOMS/mysql", "alvmysql": "ALVMYSQL/mysql", "lxr": "LXR/data
 EXPORT = "/srv/dbod/dbs03"
 MOUNTPOINT = "/ORA/dbs03"
 
-_CLONE_NEWNET = 0x40000000
 _KILL = re.compile(r"kill -SEGV (\d+) ")
 _ACK = re.compile(r"^ACK (\d+)$", re.MULTILINE)
-# The scripts look for their network by `ip ... | grep -q` under pipefail: when grep is done first, `ip` dies of SIGPIPE
-# and what exists is made once more. It ends the script before a machine is started: the same words can be run again.
-_NETWORK_RACE = re.compile(r"^(Error: ipv4: Address already assigned|.*File exists)", re.MULTILINE)
-_NETWORK_TRIES = 5
 
 
 def say(words: str) -> None:
@@ -253,7 +248,7 @@ class NfsLab:
         control = f"{self.settings['RUN']}/unlatch-%h"
         options = ("-o", "ControlMaster=auto", "-o", f"ControlPath={control}", "-o", "ControlPersist=300")
         argv = ["ssh", *self._ssh_options(), *options, f"root@{self.address(machine)}", command]
-        return [*self._nsenter(f"/run/netns/{self.settings['NETNS']}"), *argv]
+        return [*nfs_network.nsenter(f"/run/netns/{self.settings['NETNS']}"), *argv]
 
     def host_key(self, machine: str) -> str:
         """The machine's public host key, asked of the machine itself, to be pinned."""
@@ -305,15 +300,15 @@ class NfsLab:
 
     def _script(self, name: str, *words: str, on_line: Callable[[str], None] | None = None) -> None:
         """Run one of the lab's scripts outside of its network; each line it says is shown and given to `on_line`."""
-        for _ in range(_NETWORK_TRIES):
+        for _ in range(nfs_network.TRIES):
             returncode, said = self._script_once(name, words, on_line)
-            if returncode == 0 or not _NETWORK_RACE.search(said):
+            if returncode == 0 or not nfs_network.lost_the_race(said):
                 break
         assert returncode == 0, f"{name} {' '.join(words)} failed:\n{said}"
 
     def _script_once(self, name: str, words: tuple[str, ...], on_line: Callable[[str], None] | None) -> tuple[int, str]:
         """The exit code and all that it said."""
-        argv = [*self._nsenter(f"/proc/{os.getpid()}/fd/{self._outside}"), str(self.scripts / name), *words]
+        argv = [*nfs_network.nsenter(f"/proc/{os.getpid()}/fd/{self._outside}"), str(self.scripts / name), *words]
         said: list[str] = []
         with (
             self._machines_first(),
@@ -354,10 +349,6 @@ class NfsLab:
         alive = ["ServerAliveInterval=10", "ServerAliveCountMax=6"]
         return ("-i", str(self.key_file), *(word for option in (*plain, *alive) for word in ("-o", option)))
 
-    @staticmethod
-    def _nsenter(namespace: str) -> tuple[str, ...]:
-        return ("nsenter", f"--net={namespace}")
-
     def _close_shells(self, *machines: str) -> None:
         for machine in machines or MACHINES:
             control = f"{self.settings['RUN']}/unlatch-{self.address(machine)}"
@@ -383,10 +374,10 @@ class NfsLab:
 
     def _enter(self) -> None:
         with Path(f"/run/netns/{self.settings['NETNS']}").open() as inside:
-            _setns(inside.fileno())
+            nfs_network.setns(inside.fileno())
 
     def _leave(self) -> None:
-        _setns(self._outside)
+        nfs_network.setns(self._outside)
 
     def _only_one(self) -> None:
         """Take the lab for this process: two users of one set of machines would wreck each other's tests."""
@@ -400,10 +391,3 @@ class NfsLab:
         except BlockingIOError:
             raise AssertionError(f"another test run uses the NFS lab in {folder}: wait for its end") from None
         self._lock = lock
-
-
-def _setns(descriptor: int) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.setns(descriptor, _CLONE_NEWNET) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, f"cannot enter the lab's network: {os.strerror(number)}")
