@@ -74,12 +74,12 @@ def run(
         if copy is not None:
             copies.add((copy[0], copy[1]))
     unchecked = safety.refuse_local_users(
-        (step.path for step in steps),
+        [step.path for step in steps],
         io_timeout_s,
         beat,
         on_nfs=on_nfs,
         copies=copies,
-        names=(name for step in steps for name in (step.path, step.temp)),
+        names=(step.temp for step in steps),
     )
     del copies
     _compare_after_interruption(steps, beat)

@@ -84,7 +84,7 @@ def run(
     open_files = descriptors.allow(len(targets), most, directories=len(journals))
     planned = planning.all_planned(journals, volumes, targets, asked, beat)
     unchecked = safety.refuse_local_users(
-        (target.path for target in targets), io_timeout_s, beat, on_nfs=mounts.any_on_nfs(journals)
+        [target.path for target in targets], io_timeout_s, beat, on_nfs=mounts.any_on_nfs(journals)
     )
     beat(None)
     _refuse_too_little_space(planned)

@@ -212,11 +212,12 @@ def test_a_holder_that_came_between(agent: Agent, volume: Path, holding: Callabl
 
 @pytest.mark.parametrize("which", ["path", "temp"])
 def test_an_opener_that_came_between(few_agent: Agent, volume: Path, which: str) -> None:
-    """It should refuse when a process of this host has an original or a copy open."""
+    """It should refuse when a process of this host has an original or a copy open, and name that."""
     copies = prepared(few_agent, volume)
     before = names_and_inodes(volume)
     with Path(copies.files[0][which]).open("rb"):
-        commit(few_agent, permit(copies)).refused("local_holder")
+        refused = commit(few_agent, permit(copies)).refused("local_holder")
+    assert copies.files[0][which] in refused.document["error"]["message"]
     assert names_and_inodes(volume) == before
 
 

@@ -211,10 +211,11 @@ def test_a_local_holder(agent: Agent, volume: Path, holding: Callable[[Path], in
 
 
 def test_a_local_opener(agent: Agent, volume: Path) -> None:
-    """It should refuse a file that a process of this host has open, without any lock."""
+    """It should refuse a file that a process of this host has open, without any lock, and name it."""
     before = untouched(volume)
     with (volume / "ibdata1").open("rb"):
-        agent.run("prepare", *INCIDENT, volume / "ibdata1").refused("local_holder")
+        refused = agent.run("prepare", *INCIDENT, volume / "ibdata1").refused("local_holder")
+    assert str(volume / "ibdata1") in refused.document["error"]["message"]
     assert untouched(volume) == before
 
 
