@@ -7,6 +7,7 @@ error although it was done. So nothing trusts an answer or a journal line: it lo
 from typing import NamedTuple, Optional
 
 from unlatch_agent import identity
+from unlatch_agent.errors import CheckFailedError
 from unlatch_agent.identity import Identity
 from unlatch_agent.journal import Journal
 from unlatch_agent.replaying import Entry
@@ -60,3 +61,19 @@ def _kind(entry: Entry, named: Optional[Identity], quarantine: Optional[Identity
     if named is not None and named.inode == copy:
         return BACK_LINKED if temp is not None and temp.inode == copy else SWAPPED
     return ASIDE
+
+
+def unexpected(journal: Journal, name: str, during: str, then: str) -> CheckFailedError:
+    """Return the error for a name that stands for something else than the last call should have made it.
+
+    Args:
+        journal: of its directory.
+        name: the file's.
+        during: what is under way.
+        then: the command to run afterwards.
+    """
+    return CheckFailedError(
+        "unexpected_inode",
+        "{} is not what it should be in the middle of its {}".format(journal.beside(name), during),
+        "someone else changes these names: stop it, look with ls -li {}, then run {}".format(journal.directory, then),
+    )

@@ -191,8 +191,8 @@ def _expect_heads(steps: Sequence[Step]) -> None:
 def _rename(steps: Sequence[Step], beat: Beat, *, on_nfs: bool) -> None:
     """Put every copy under its name, in the order of the batch, after a last look at the original.
 
-    Where many go side by side the last of them still waits for all others: a server that asks for its lock first does
-    not start before it has them all.
+    Where many go side by side the last of them (ibdata1) still waits for all others: a server that is started on half
+    a batch is to find that one locked.
     """
 
     def rename(step: Step) -> None:
@@ -232,13 +232,7 @@ def _looked_at(step: Step, wanted: str) -> Step:
 
 
 def _unexpected(step: Step) -> CheckFailedError:
-    return CheckFailedError(
-        "unexpected_inode",
-        "{} is not what it should be in the middle of its swap".format(step.path),
-        "someone else changes these names: stop it, look with ls -li {}, then run commit or restore".format(
-            step.owner.directory
-        ),
-    )
+    return positions.unexpected(step.owner, step.entry.name, "swap", "commit or restore")
 
 
 def _known_head(step: Step) -> Optional[str]:

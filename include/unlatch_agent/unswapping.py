@@ -86,7 +86,7 @@ def brought_back(group: Sequence[Undo], beat: Beat, *, on_nfs: bool) -> None:
 
     def recognise(item: Undo) -> None:
         if item.now() != positions.ORIGINAL:
-            raise _failed(item)
+            raise _unexpected(item)
         right.append(item.name)
 
     try:
@@ -112,16 +112,10 @@ def _rename(item: Undo) -> None:
         durable.unlink(item.quarantine)
     elif item.kind in (positions.SWAPPED, positions.BACK_LINKED):
         if item.kind == positions.SWAPPED and item.now() != positions.BACK_LINKED:
-            raise _failed(item)
+            raise _unexpected(item)
         with contextlib.suppress(FileNotFoundError):
             durable.rename(item.quarantine, item.path)
 
 
-def _failed(item: Undo) -> CheckFailedError:
-    return CheckFailedError(
-        "unexpected_inode",
-        "{} is not what it should be in the middle of its restore".format(item.path),
-        "someone else changes these names: stop it, look with ls -li {}, then run restore again".format(
-            item.owner.directory
-        ),
-    )
+def _unexpected(item: Undo) -> CheckFailedError:
+    return positions.unexpected(item.owner, item.name, "restore", "restore again")
