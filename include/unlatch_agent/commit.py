@@ -1,7 +1,7 @@
 """commit: swap all prepared files of an instance in one batch, under a permit."""
 
 import os
-from typing import Any, Dict, Iterator, List, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Optional, Sequence, Set, Tuple
 
 from unlatch_agent import (
     abreast,
@@ -25,7 +25,7 @@ from unlatch_agent.locks import Inode
 from unlatch_agent.permit import Permit
 from unlatch_agent.progress import Progress
 from unlatch_agent.safety import Target
-from unlatch_agent.swapping import UNCHANGED_BUT_LINKED, Step
+from unlatch_agent.swapping import UNCHANGED_BUT_LINKED, Kept, Step
 
 
 def run(
@@ -61,47 +61,41 @@ def run(
     directories = {target.directory for target in targets}
     on_nfs = mounts.any_on_nfs(directories)
     if permit.incident == incident and _are_done(steps, beat, on_nfs=on_nfs):
-        return {"files": _documents(steps, beat, on_nfs=on_nfs, is_new=False), "unchecked": []}
+        return {"files": _documents(steps, beat, on_nfs=on_nfs), "unchecked": []}
 
     permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s())
     safety.refuse_local_locks(directories)
     for directory in directories:
         journal.refuse_foreign(directory, incident)
     _refuse_left_out(steps)
-    copies: Set[Inode] = set()
-    for number, (kind, copy) in enumerate(abreast.each(steps, _fit, beat, on_nfs=on_nfs)):
+    inodes: Set[Inode] = set()
+    listed = locks.listed_here()
+    for number, (kind, seen) in enumerate(abreast.each(steps, lambda step: _fit(step, listed), beat, on_nfs=on_nfs)):
         steps[number] = steps[number].at(kind)
-        if copy is not None:
-            copies.add((copy[0], copy[1]))
-    unchecked = safety.refuse_local_users(
-        [step.path for step in steps],
-        io_timeout_s,
-        beat,
-        on_nfs=on_nfs,
-        copies=copies,
-        names=(step.temp for step in steps),
-    )
-    del copies
+        inodes.update((dev, inode) for dev, inode in seen)
+    unchecked = safety.refuse_open(inodes, io_timeout_s, (path for step in steps for path in (step.path, step.temp)))
+    del inodes
     _compare_after_interruption(steps, beat)
 
-    held: Dict[int, int] = {}
+    held: Dict[int, Kept] = {}
 
     def hold(number: int) -> None:
-        held[number] = swapping.held(steps[number])
+        held[number] = swapping.kept(steps[number])
 
     descriptors.allow(len(steps), directories=len(directories))
     try:
         abreast.do(range(len(steps)), hold, beat, on_nfs=on_nfs)
         done = relay.swapped(
-            list(swapping.groups(steps, [held[number] for number in range(len(steps))])),
+            list(swapping.groups(steps, [held[number].descriptor for number in range(len(steps))])),
             sorted(directories),
             lambda: permit.refuse_unless_valid(incident, bootclock.boot_id(), bootclock.boottime_s()),
             beat,
         )
     finally:
-        for descriptor in held.values():
-            os.close(descriptor)
-    return {"files": _documents(done, beat, on_nfs=on_nfs), "unchecked": unchecked}
+        for kept in held.values():
+            os.close(kept.descriptor)
+    were_locked = [held[number].is_locked for number in range(len(steps))]
+    return {"files": _documents(done, beat, on_nfs=on_nfs, were_locked=were_locked), "unchecked": unchecked}
 
 
 def _steps(
@@ -127,12 +121,15 @@ def _are_done(steps: Sequence[Step], beat: Beat, *, on_nfs: bool) -> bool:
     return all(kind == positions.SWAPPED for kind in kinds)
 
 
-def _fit(step: Step) -> Tuple[str, Optional[Inode]]:
-    """Look at a file, refuse it when it is not to be swapped, and say where it is and what its copy is."""
-    step = step._replace(position=positions.look(step.owner, step.entry))
+def _fit(step: Step, listed: locks.Holders) -> Tuple[str, List[Inode]]:
+    """Look at a file, refuse it when it is not to be swapped, and say where it is and what nobody may have open."""
+    step = Step(step.owner, step.entry, step.allowed, positions.look(step.owner, step.entry))
     _refuse_changed(step)
+    inodes = [safety.unlocked(step.path, listed)]
     copy = step.position.temp
-    return step.position.kind, None if copy is None else (copy.dev, copy.inode)
+    if copy is not None:  # that it is not locked either shows when it is locked for the swap
+        inodes.append((copy.dev, copy.inode))
+    return step.position.kind, inodes
 
 
 def _not_prepared(path: str, why: str) -> RefusedError:
@@ -214,28 +211,39 @@ def _compare_after_interruption(steps: Sequence[Step], beat: Beat) -> None:
             raise prepare.source_changed(step.owner, step.path, ["content"])
 
 
-def _documents(steps: Sequence[Step], beat: Beat, *, on_nfs: bool, is_new: bool = True) -> Iterator[Json]:
+def _documents(
+    steps: Sequence[Step], beat: Beat, *, on_nfs: bool, were_locked: Optional[Sequence[bool]] = None
+) -> Iterator[Json]:
     """Yield the answer's entries of files that are swapped, after a last look at both locks of each.
 
     Args:
         steps: the files.
         beat: called before each touch.
         on_nfs: whether a look waits for a server.
-        is_new: whether they were swapped just now: then a lock on a new one is an error.
+        were_locked: when they were swapped just now, of each whether this program kept its new inode locked all the
+            time: then nobody else could lock that. A lock on a new one is an error then; None when they were not.
 
     Raises:
         CheckFailedError: after the last of them, ``new_inode_locked``.
     """
     listed = locks.listed_here()
 
-    def asked(step: Step) -> Tuple[Any, bool]:
-        new, old = locks.on_file(step.path, listed), locks.on_file(step.quarantine, listed)
+    def was_locked(number: int) -> bool:
+        return were_locked is not None and were_locked[number]
+
+    def asked(number: int) -> Tuple[Optional[Json], bool]:
+        step = steps[number]
+        new = None if was_locked(number) else locks.on_file(step.path, listed)
+        old = locks.on_file(step.quarantine, listed)
         return new, old is not None and old["kind"] != "none"
 
     locked = None
-    for step, (new, is_old_locked) in zip(steps, abreast.each(steps, asked, beat, on_nfs=on_nfs)):
+    for number, (seen, is_old_locked) in enumerate(abreast.each(range(len(steps)), asked, beat, on_nfs=on_nfs)):
+        step = steps[number]
+        inode = (step.allowed.dev, step.entry.temp_inode or 0)
+        new = locks.describe([], listed.get(inode, set())) if was_locked(number) else seen
         entry = _document(step, new, is_old_locked)
-        if is_new and locked is None and (new is None or new["kind"] != "none"):
+        if were_locked is not None and locked is None and (new is None or new["kind"] != "none"):
             locked = entry["path"]
         yield entry
     if locked is not None:

@@ -60,20 +60,25 @@ class Chooser:
         self._asked = asked
         self._never: Set[Tuple[str, int]] = set()
 
-    def methods(self, request: Request) -> List[str]:
-        """Return the methods to try for a file, in order."""
+    def methods(
+        self, size_bytes: int, dev: int, *, is_begun: bool = False, may_copy_on_server: bool = False
+    ) -> List[str]:
+        """Return the methods to try for a file, in order.
+
+        Args:
+            size_bytes: its size.
+            dev: its volume.
+            is_begun: whether an earlier run has copied a part; what could be cloned would not have been begun.
+            may_copy_on_server: whether the NFS server can copy by itself.
+        """
         if self._asked != AUTO:
             return [self._asked]
-        # What an earlier run has copied a part of could not be cloned then.
-        wanted = ["clone"] if request.size_bytes and not request.start_bytes else []
-        if request.may_copy_on_server and request.size_bytes:
-            wanted.append("server")
-        wanted.append("stream")
-        return [name for name in wanted if (name, request.dev) not in self._never]
-
-    def first(self, request: Request) -> str:
-        """Return the method that is tried first."""
-        return self.methods(request)[0]
+        wanted = ["stream"]
+        if size_bytes and may_copy_on_server:
+            wanted.insert(0, "server")
+        if size_bytes and not is_begun:
+            wanted.insert(0, "clone")
+        return [name for name in wanted if (name, dev) not in self._never]
 
     def copy(self, request: Request, advance: Advance) -> Copied:
         """Copy all bytes of a file.
@@ -88,7 +93,12 @@ class Chooser:
         """
         fell_back: List[Json] = []
         unfit: Optional[UnfitError] = None
-        for name in self.methods(request):
+        for name in self.methods(
+            request.size_bytes,
+            request.dev,
+            is_begun=bool(request.start_bytes),
+            may_copy_on_server=request.may_copy_on_server,
+        ):
             try:
                 content = METHODS[name](request, advance)
             except UnfitError as why:

@@ -27,9 +27,12 @@ _LIMIT_S = 1e6
 
 
 def size(rows: int, most: int = MOST_PROCESSES) -> int:
-    """Return how many processes are to do so many rows; 0 when it is not worth one."""
+    """Return how many processes are to do so many rows; 0 when it is not worth one.
+
+    One more than there are processors: one of them mostly waits for the disk.
+    """
     usable = len(os.sched_getaffinity(0))
-    return 0 if rows < LEAST_ROWS or usable < LEAST_ROWS else min(rows, usable, most)
+    return 0 if rows < LEAST_ROWS or usable < LEAST_ROWS else min(rows, usable + 1, most)
 
 
 def work(

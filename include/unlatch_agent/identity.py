@@ -8,7 +8,7 @@ import stat
 from typing import Dict, List, NamedTuple, Optional, Sequence
 
 from unlatch_agent import syscalls
-from unlatch_agent.errors import HostError, Json, RefusedError, UsageError
+from unlatch_agent.errors import HostError, Json, UsageError
 
 PREFIX = ".unlatch-"
 JOURNAL_SUFFIX = ".journal"
@@ -76,6 +76,11 @@ class Identity(NamedTuple):
     def is_regular(self) -> bool:
         """Say whether this is a regular file."""
         return stat.S_ISREG(self.mode)
+
+    @property
+    def is_symlink(self) -> bool:
+        """Say whether this is a symbolic link, which is never followed."""
+        return stat.S_ISLNK(self.mode)
 
     @property
     def is_sparse(self) -> bool:
@@ -174,7 +179,7 @@ def head_sha256(descriptor: int) -> str:
 
 
 def resolved_target(path: str, known: Dict[str, str]) -> str:
-    """Return a file's path with its directory resolved and its own name kept.
+    """Return a file's path with its directory resolved and its own name kept; the file itself is not looked at.
 
     Args:
         path: as it was given.
@@ -182,7 +187,6 @@ def resolved_target(path: str, known: Dict[str, str]) -> str:
 
     Raises:
         HostError: the directory is not there.
-        RefusedError: the file itself is a symlink.
     """
     as_given, _, name = path.rpartition("/")
     directory = known.get(as_given) if name not in ("", ".", "..") else None
@@ -194,16 +198,7 @@ def resolved_target(path: str, known: Dict[str, str]) -> str:
             if not is_directory(directory):
                 raise no_such_path(head)
             known[head] = directory
-    target = os.path.join(directory, name)
-    if os.path.islink(target):
-        raise RefusedError(
-            "symlink",
-            "{} is a symlink to {}".format(target, os.readlink(target)),
-            "if the place that it points to belongs to the instance, name the file there: {}".format(
-                os.path.realpath(target)
-            ),
-        )
-    return target
+    return os.path.join(directory, name)
 
 
 def no_such_path(path: str) -> HostError:

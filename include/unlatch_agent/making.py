@@ -98,19 +98,6 @@ class Making:
         self._status: Optional[os.stat_result] = None
         self._content: Optional[bytes] = None
         self._is_compared = False
-        begun = plan.begun
-        self._wanted = Request(
-            source=-1,
-            target=-1,
-            size_bytes=plan.source.size_bytes,
-            is_sparse=plan.source.is_sparse,
-            path=self.path,
-            dev=plan.source.dev,
-            is_nfs=volume.is_nfs,
-            may_copy_on_server=volume.may_copy_on_server,
-            start_bytes=begun.done_bytes if begun is not None else 0,
-            mark=self.mark if self.is_huge else None,
-        )
 
     @property
     def source(self) -> int:
@@ -140,15 +127,23 @@ class Making:
 
     def expect(self, chooser: Chooser) -> None:
         """Let the kernel read a small original already, while other things go on; what fails here fails again later."""
-        wanted = chooser.first(self._wanted) == "stream" and self.plan.source.size_bytes <= SMALL_BYTES
+        wanted = self._first(chooser) == "stream" and self.plan.source.size_bytes <= SMALL_BYTES
         if wanted and not self._open:
             with contextlib.suppress(OSError):
                 self._open.append(identity.open_to_read(self.path))
                 directio.ahead(self.source)
 
+    def _first(self, chooser: Chooser) -> str:
+        """Return the method that is tried first."""
+        source, volume = self.plan.source, self.volume
+        is_begun = self.plan.begun is not None and self.plan.begun.done_bytes > 0
+        return chooser.methods(
+            source.size_bytes, source.dev, is_begun=is_begun, may_copy_on_server=volume.may_copy_on_server
+        )[0]
+
     def intent(self, chooser: Chooser) -> Json:
         """Return what the journal keeps of a copy that is to be begun, or gone on with."""
-        kept: Json = {"source": self.plan.source.document(), "method": chooser.first(self._wanted)}
+        kept: Json = {"source": self.plan.source.document(), "method": self._first(chooser)}
         begun = None if self.is_spoilt else self.plan.begun
         if begun is not None:
             kept.update(temp_inode=begun.inode, done_bytes=begun.done_bytes)
@@ -198,9 +193,22 @@ class Making:
     def _copied(self, chooser: Chooser, asked: Asked, advance: Advance) -> Copied:
         """Copy the bytes; what can be compared meanwhile, is."""
         # What this host has in memory of a file says nothing of what other hosts write to it.
-        may_follow = self.volume.is_local and asked.verification == "full" and self.plan.begun is None
+        plan, volume = self.plan, self.volume
+        may_follow = volume.is_local and asked.verification == "full" and plan.begun is None
         following = Following() if may_follow else None
-        request = self._wanted._replace(source=self.source, target=self.target, following=following)
+        request = Request(
+            source=self.source,
+            target=self.target,
+            size_bytes=plan.source.size_bytes,
+            is_sparse=plan.source.is_sparse,
+            path=self.path,
+            dev=plan.source.dev,
+            is_nfs=volume.is_nfs,
+            may_copy_on_server=volume.may_copy_on_server,
+            start_bytes=plan.begun.done_bytes if plan.begun is not None else 0,
+            mark=self.mark if self.is_huge else None,
+            following=following,
+        )
         try:
             copied = chooser.copy(request, advance)
         except DiffersError:

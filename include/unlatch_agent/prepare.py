@@ -83,9 +83,8 @@ def run(
     most = batches.BATCH_FILES * batches.DESCRIPTORS_PER_FILE
     open_files = descriptors.allow(len(targets), most, directories=len(journals))
     planned = planning.all_planned(journals, volumes, targets, asked, beat)
-    unchecked = safety.refuse_local_users(
-        [target.path for target in targets], io_timeout_s, beat, on_nfs=mounts.any_on_nfs(journals)
-    )
+    sources = {(plan.source.dev, plan.source.inode) for plan in planned}
+    unchecked = safety.refuse_open(sources, io_timeout_s, (target.path for target in targets))
     beat(None)
     _refuse_too_little_space(planned)
 

@@ -1,5 +1,6 @@
 """What is refused before anything is touched."""
 
+import contextlib
 import itertools
 import os
 from typing import Collection, Dict, Iterable, List, NamedTuple, Sequence, Set
@@ -24,11 +25,11 @@ class Target(NamedTuple):
 
 
 def targets(paths: Sequence[str]) -> List[Target]:
-    """Resolve the files that were named, once each, in their order. Touches the volume.
+    """Resolve the files that were named, once each, in their order. Touches the volume, not the files.
 
     Raises:
         HostError: a directory is not there.
-        RefusedError: a symlink, or one of our own files.
+        RefusedError: one of our own files.
     """
     found: Dict[str, Target] = {}
     known: Dict[str, str] = {}
@@ -90,13 +91,29 @@ def regular_file(path: str, links: int = 1) -> Identity:
 
     Raises:
         HostError: it is not there.
-        RefusedError: it is no regular file, or has other hard links.
+        RefusedError: it is a symlink or no regular file, or has other hard links.
     """
     found = identity.of_name(path)
     if found is None:
         raise identity.no_such_path(path)
     refuse_unfit(path, found, links)
     return found
+
+
+def opened(path: str) -> int:
+    """Open a file that is to be worked on, to read; nothing but a regular file is opened.
+
+    Raises:
+        HostError: it is not there.
+        RefusedError: it is a symlink or no regular file.
+    """
+    try:
+        found = identity.of_status(os.lstat(path))
+        if not found.is_regular:
+            refuse_unfit(path, found)
+        return identity.open_to_read(path)
+    except FileNotFoundError:
+        raise identity.no_such_path(path) from None
 
 
 def refuse_unfit(path: str, found: Identity, links: int = 1) -> None:
@@ -108,8 +125,16 @@ def refuse_unfit(path: str, found: Identity, links: int = 1) -> None:
         links: how many names that may have.
 
     Raises:
-        RefusedError: it is no regular file, or has other hard links.
+        RefusedError: it is a symlink or no regular file, or has other hard links.
     """
+    if found.is_symlink:
+        raise RefusedError(
+            "symlink",
+            "{} is a symlink to {}".format(path, os.readlink(path)),
+            "if the place that it points to belongs to the instance, name the file there: {}".format(
+                os.path.realpath(path)
+            ),
+        )
     if not found.is_regular:
         raise RefusedError(
             "not_regular", "{} is not a regular file".format(path), "only regular files can be worked on"
@@ -129,7 +154,6 @@ def refuse_local_users(
     beat: Beat,
     *,
     on_nfs: bool,
-    copies: Collection[Inode] = (),
     names: Iterable[str] = (),
 ) -> List[Json]:
     """Refuse files that a process of this host has locked or open.
@@ -139,8 +163,7 @@ def refuse_local_users(
         limit_s: time limit for the look at one process.
         beat: called before each look at a file.
         on_nfs: whether those looks wait for a server.
-        copies: our own files, which nobody may have open either; locking them shows whether they are locked.
-        names: their paths, and those that cannot be gone through twice; read only when one is to be told.
+        names: the same, when ``paths`` cannot be gone through twice; read only when one is to be told.
 
     Returns:
         the processes that could not be looked at.
@@ -148,28 +171,64 @@ def refuse_local_users(
     Raises:
         RefusedError: ``local_holder``.
     """
-    inodes: Set[Inode] = set(copies)
+    inodes: Set[Inode] = set()
     listed = locks.listed_here()
 
     def look(path: str) -> None:
-        try:
-            descriptor = identity.open_to_read(path)
-        except FileNotFoundError:
-            return
-        try:
-            status = os.fstat(descriptor)
-            inode = (status.st_dev, status.st_ino)
-            inodes.add(inode)
-            lock = locks.describe(locks.standing(descriptor), listed.get(inode, set()))
-        finally:
-            os.close(descriptor)
-        if lock["kind"] == "local":
-            raise _local_holder(path, lock["pid"], "has it locked")
+        with contextlib.suppress(FileNotFoundError):
+            inodes.add(unlocked(path, listed))
 
     abreast.do(paths, look, beat, on_nfs=on_nfs)
+    return refuse_open(inodes, limit_s, itertools.chain(paths, names))
+
+
+def unlocked(path: str, listed: locks.Holders) -> Inode:
+    """Look at a file, and refuse it when a process of this host has it locked.
+
+    Args:
+        path: its name.
+        listed: the kernel's list of locks.
+
+    Returns:
+        its device and inode.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        RefusedError: ``local_holder``.
+    """
+    descriptor = identity.open_to_read(path)
+    try:
+        return unlocked_here(path, descriptor, os.fstat(descriptor), listed)
+    finally:
+        os.close(descriptor)
+
+
+def unlocked_here(path: str, descriptor: int, status: os.stat_result, listed: locks.Holders) -> Inode:
+    """Do the same with a file that is open already, and was looked at."""
+    inode = (status.st_dev, status.st_ino)
+    lock = locks.describe(locks.standing(descriptor), listed.get(inode, set()))
+    if lock["kind"] == "local":
+        raise _local_holder(path, lock["pid"], "has it locked")
+    return inode
+
+
+def refuse_open(inodes: Collection[Inode], limit_s: float, names: Iterable[str]) -> List[Json]:
+    """Refuse files that a process of this host has open.
+
+    Args:
+        inodes: the files.
+        limit_s: time limit for the look at one process.
+        names: their paths, and perhaps others; read only when one is to be told.
+
+    Returns:
+        the processes that could not be looked at.
+
+    Raises:
+        RefusedError: ``local_holder``.
+    """
     answer = openers.scan(openers.Wanted(inodes=inodes), limit_s)
     for inode, users in openers.by_inode(answer).items():
-        raise _local_holder(_named(inode, itertools.chain(paths, names)), users[0][0], "has it open")
+        raise _local_holder(_named(inode, names), users[0][0], "has it open")
     unchecked: List[Json] = answer["unchecked"]
     return unchecked
 

@@ -17,7 +17,7 @@ from unlatch_agent.replaying import Entry
 
 # Up to so many files are swapped one by one; more go in groups.
 ONE_BY_ONE = 32
-_TOGETHER = 512
+_TOGETHER = 1024
 # A link changes the ctime, so a file that is half swapped is compared without it.
 UNCHANGED_BUT_LINKED = ("inode", "size_bytes", "mtime_ns")
 # Where a file is, and no more of it: once for all files.
@@ -55,7 +55,19 @@ class Step(NamedTuple):
 
     def at(self, kind: str) -> "Step":
         """Return it with no more of a look than where the file is: there can be many steps."""
-        return self._replace(position=_BARE[kind])
+        return Step(self.owner, self.entry, self.allowed, _BARE[kind])
+
+
+class Kept(NamedTuple):
+    """A file's new inode from before its swap until the end of the batch.
+
+    Attributes:
+        descriptor: closing it lets go.
+        is_locked: whether nobody else can have a lock on it meanwhile.
+    """
+
+    descriptor: int
+    is_locked: bool
 
 
 class Held(NamedTuple):
@@ -73,21 +85,17 @@ def written_late(step: Step) -> List[str]:
     return identity.differences(step.entry.facts["source"], original, UNCHANGED_BUT_LINKED)
 
 
-def held(step: Step) -> int:
-    """Open a file's new inode and lock it, so that nobody starts on half a batch.
-
-    Returns:
-        the descriptor; closing it lets go.
-    """
+def kept(step: Step) -> Kept:
+    """Open a file's new inode and lock it, so that nobody starts on half a batch."""
     path = step.path if step.position.kind == positions.SWAPPED else step.temp
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     except PermissionError:  # a file that its owner may only read cannot carry a write lock either
-        return identity.open_to_read(path)
+        return Kept(identity.open_to_read(path), is_locked=False)
     try:
         free = locks.take(descriptor)
     except OSError:
-        return descriptor  # a file system without such locks: the service hold must do
+        return Kept(descriptor, is_locked=False)  # a file system without such locks: the service hold must do
     if not free:
         os.close(descriptor)
         raise RefusedError(
@@ -95,7 +103,7 @@ def held(step: Step) -> int:
             "the new {} is locked by someone".format(step.path),
             "something has started on it: stop and hold the service, then run commit again",
         )
-    return descriptor
+    return Kept(descriptor, is_locked=True)
 
 
 def most_together(files: int) -> int:
@@ -149,14 +157,15 @@ def finished(group: Sequence[Held], beat: Beat, *, on_nfs: bool = False, is_awai
 
     def recognise(held: Held) -> None:
         step = _looked_at(held.step, positions.SWAPPED)
-        right.append((step.entry.name, _recognised(held._replace(step=step))))
+        right.append((step.entry.name, _recognised(Held(step, held.descriptor))))
 
     try:
         abreast.do(left, recognise, beat, on_nfs=on_nfs)
     finally:  # what is known to be right is recorded, also when a file after it is not
         if right:
             left[0].step.owner.record_all("committed", right, is_kept=False, is_awaited=is_awaited)
-    return [step.at(positions.SWAPPED)._replace(entry=step.entry.followed_by("committed")) for step, _ in group]
+    there = _BARE[positions.SWAPPED]
+    return [Step(step.owner, step.entry.followed_by("committed"), step.allowed, there) for step, _ in group]
 
 
 def _left(group: Sequence[Held]) -> List[Held]:
@@ -225,10 +234,10 @@ def _recognised(held: Held) -> Json:
 
 
 def _looked_at(step: Step, wanted: str) -> Step:
-    step = step._replace(position=positions.look(step.owner, step.entry, with_temp=False))
-    if step.position.kind != wanted:
+    position = positions.look(step.owner, step.entry, with_temp=False)
+    if position.kind != wanted:
         raise _unexpected(step)
-    return step
+    return Step(step.owner, step.entry, step.allowed, position)
 
 
 def _unexpected(step: Step) -> CheckFailedError:

@@ -96,6 +96,21 @@ def test_new_inodes_are_locked_until_the_batch_ends(few_agent: Agent, volume: Pa
         fcntl.lockf(starter.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def test_a_new_inode_that_is_locked_right_away(few_agent: Agent, volume: Path, tmp_path: Path) -> None:
+    """It should say who has a lock on a new inode when the batch ends, of a kind that its own did not exclude."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    leave = permit(prepared(few_agent, volume))
+    few_agent.send("commit", *INCIDENT, "--permit", "-", stdin=leave, faults={"pause": ["rename", 2, str(fifo)]})
+    wait_until(_reached(fifo))
+    with (volume / "aria_log_control").open("r+b") as starter:
+        fcntl.flock(starter.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fifo.write_text("go")
+        answer = few_agent.receive().refused("new_inode_locked", 4)
+    assert "aria_log_control" in answer.text
+    assert [entry["lock"]["kind"] for entry in commit(few_agent, leave).done().files] == ["none", "none"]
+
+
 @pytest.mark.parametrize(
     ("code", "change"),
     [

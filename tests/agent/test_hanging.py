@@ -35,7 +35,7 @@ def test_a_file_that_hangs(few_agent: Agent, volume: Path) -> None:
         (["samples", *LIMIT], ["volume", "sampling", "_meant"]),
         (["verify", *LIMIT, "--incident", "i"], ["volume", "safety", "directories"]),
         (["prepare", "--job", *LIMIT, "--incident", "i"], ["volume", "safety", "targets"]),
-        (["prepare", "--stall-timeout", "1.5", "--incident", "i"], ["volume", "safety", "regular_file"]),
+        (["prepare", "--stall-timeout", "1.5", "--incident", "i"], ["volume", "safety", "opened"]),
         (["recreate", "--stall-timeout", "1.5", "--incident", "i", "--confirm", "i"], ["volume", "safety", "targets"]),
         (["purge", "--stall-timeout", "1.5", "--incident", "i"], ["volume", "safety", "directories"]),
     ],

@@ -221,7 +221,8 @@ def test_what_another_method_may_still_do(tmp_path: Path, monkeypatch: pytest.Mo
     request = requested(source, tmp_path / "target")
     chooser = copying.Chooser("auto")
     assert chooser.copy(request, lambda _: None).method == "stream"
-    assert (chooser.first(request) == "stream") is (number == errno.EOPNOTSUPP)
+    first = chooser.methods(request.size_bytes, request.dev)[0]
+    assert (first == "stream") is (number == errno.EOPNOTSUPP)
     assert same(source, tmp_path / "target")
     closed(request)
 
@@ -246,14 +247,13 @@ def test_a_stale_handle_is_no_reason_to_go_on(tmp_path: Path, monkeypatch: pytes
     closed(request)
 
 
-def test_the_server_is_asked_only_where_it_copies(tmp_path: Path) -> None:
-    """It should choose the server's copy only on NFSv4.2."""
-    source = mixed(tmp_path / "source", MIB)
-    request = requested(source, tmp_path / "target")
+def test_the_server_is_asked_only_where_it_copies() -> None:
+    """It should choose the server's copy only on NFSv4.2, and clone nothing that was begun in another way."""
     chooser = copying.Chooser("auto")
-    assert chooser.methods(request) == ["clone", "stream"]
-    assert chooser.methods(request._replace(may_copy_on_server=True)) == ["clone", "server", "stream"]
-    closed(request)
+    assert chooser.methods(MIB, 1) == ["clone", "stream"]
+    assert chooser.methods(MIB, 1, may_copy_on_server=True) == ["clone", "server", "stream"]
+    assert chooser.methods(MIB, 1, is_begun=True, may_copy_on_server=True) == ["server", "stream"]
+    assert chooser.methods(0, 1, may_copy_on_server=True) == ["stream"]
 
 
 def test_a_server_that_stops_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
