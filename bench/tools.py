@@ -82,6 +82,8 @@ def unlatch(agent: Sequence[str], state: Path, method: str = "auto") -> Tool:
 
 
 _CP = "cp -a --reflink=auto SOURCE COPY && sync -f COPY"
+# cmp compares two files: a process for each.
+_CMP = 'for file in SOURCE/*; do cmp "$file" COPY/"${file##*/}"; done'
 
 
 def others(data_bytes: int) -> Sequence[Tool]:
@@ -90,9 +92,10 @@ def others(data_bytes: int) -> Sequence[Tool]:
         "RAW", "SOURCE.raw"
     )
     return (
-        Tool("cp, sync, cmp", _shell(f"{_CP} && diff -rq SOURCE COPY"), _remove_copy),
+        Tool("cp, sync, cmp", _shell(f"{_CP} && {_CMP}"), _remove_copy),
+        Tool("cp, sync, diff", _shell(f"{_CP} && diff -rq SOURCE COPY"), _remove_copy),
         Tool(
-            "cp, sync, evict, cmp",
+            "cp, sync, evict, diff",
             _shell(f"{_CP} && echo 3 > /proc/sys/vm/drop_caches && diff -rq SOURCE COPY"),
             _remove_copy,
         ),
