@@ -1,14 +1,16 @@
 """Comparing a large copy with its original while it is made: each stretch once it is on disk.
 
 The copy's side comes from the storage, as in comparing.py. The original's side is what was read to make the copy, which
-the page cache keeps until then: so an original is read once, and while one stretch is compared the next is copied. That
-is for a local file system, where whoever writes to a file writes to that page cache.
+the page cache keeps until then: so an original is read once. On a local file system, where whoever writes to a file
+writes to that page cache, one stretch is compared while the next is copied. On NFS it is compared before the next is
+copied: a client that reads a file past its page cache does not write to it meanwhile. There another machine may write
+to the original, unseen; the caller asks the server at the end whether one has.
 """
 
 import contextlib
 import os
 import threading
-from typing import Callable, Iterator, Optional, Tuple
+from typing import Callable, Iterator, Optional, Tuple, Union
 
 from unlatch_agent import comparing, directio, ranges
 from unlatch_agent.errors import naming
@@ -32,9 +34,10 @@ class Following:
         is_whole: every byte was compared, and is the same.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_nfs: bool = False) -> None:
         """Begin with nothing compared."""
         self.is_whole = False
+        self._is_nfs = is_nfs
 
     @contextlib.contextmanager
     def beside(self, source: int, target: int, size_bytes: int, advance: Advance) -> Iterator[Follow]:
@@ -42,7 +45,7 @@ class Following:
 
         Yields:
             what is to be called with the start and the end of each stretch, in order, once that is written. It waits
-            until the stretch before the last is compared: no more than three are kept in memory.
+            until the stretch before the last is compared, on NFS this one: no more than three are kept in memory.
 
         Raises:
             DiffersError: the copy is wrong; raised by one of the next calls, or at the end.
@@ -54,21 +57,41 @@ class Following:
             def compare(start: int, end: int) -> None:
                 with naming(target):
                     os.fdatasync(target)
-                is_evicted = directio.is_evicted(target, end - start, start)
-                sides = [Side(original, None, start), Side(target, None if is_evicted else direct, start)]
+                # An NFS client reads ahead too little.
+                through_cache = not self._is_nfs and directio.is_evicted(target, end - start, start)
+                sides = [Side(original, None, start), Side(target, None if through_cache else direct, start)]
                 wanted = ranges.pieces([(start, end)], size_bytes)
                 if not comparing.compared(sides, wanted, end - start, advance, THREADS):
                     raise DiffersError
                 for descriptor in (original, target):
                     directio.let_go(descriptor, start, end - start)
 
-            row = _OneBehind(compare)
+            row: Union[_AtOnce, _OneBehind] = _AtOnce(compare) if self._is_nfs else _OneBehind(compare)
             try:
                 yield row.add
                 row.finish()
             finally:
                 row.wait()
         self.is_whole = row.done_bytes == size_bytes
+
+
+class _AtOnce:
+    """Compares each stretch before the next is written."""
+
+    def __init__(self, compare: Follow) -> None:
+        self.done_bytes = 0
+        self._compare = compare
+
+    def add(self, start: int, end: int) -> None:
+        """Compare this stretch, which is written."""
+        self._compare(start, end)
+        self.done_bytes += end - start
+
+    def finish(self) -> None:
+        """Do nothing: all are compared."""
+
+    def wait(self) -> None:
+        """Do nothing: nothing is under way."""
 
 
 class _OneBehind:

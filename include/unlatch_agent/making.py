@@ -31,10 +31,12 @@ class Volume(NamedTuple):
 
     Attributes:
         is_local: no other host can write there, for certain.
+        tells_of_writers: what other hosts write shows when a file is opened anew (NFS: close-to-open consistency).
     """
 
     is_nfs: bool = False
     is_local: bool = False
+    tells_of_writers: bool = False
     may_copy_on_server: bool = False
 
 
@@ -192,10 +194,11 @@ class Making:
 
     def _copied(self, chooser: Chooser, asked: Asked, advance: Advance) -> Copied:
         """Copy the bytes; what can be compared meanwhile, is."""
-        # What this host has in memory of a file says nothing of what other hosts write to it.
         plan, volume = self.plan, self.volume
-        may_follow = volume.is_local and asked.verification == "full" and plan.begun is None
-        following = Following() if may_follow else None
+        # What this host has in memory of a file says nothing of what other hosts write to it: that must be seen later.
+        is_watched = volume.is_local or volume.tells_of_writers
+        may_follow = is_watched and asked.verification == "full" and plan.begun is None
+        following = Following(is_nfs=volume.is_nfs) if may_follow else None
         request = Request(
             source=self.source,
             target=self.target,
@@ -257,7 +260,9 @@ class Making:
         self._lost += metadata.lost_basics(source, have)
         if asked.strict_metadata:
             self._refuse_lost(self._lost)
-        self._refuse_changed(source)
+        self._refuse_changed(identity.of_status(source))
+        if self._is_compared:
+            self._refuse_changed(self._now())
         self.facts.update(temp=identity.of_status(have).document(), metadata_lost=self._lost)
         self.is_verified = True
         progress.finish_file()
@@ -292,7 +297,7 @@ class Making:
 
     def _differs(self) -> CheckFailedError:
         """Return the error for a copy that is wrong; the original is to blame if it has changed."""
-        self._refuse_changed(os.fstat(self.source))
+        self._refuse_changed(self._now())
         self.is_spoilt = True
         return CheckFailedError(
             "copy_differs",
@@ -301,9 +306,15 @@ class Making:
             "it from the beginning",
         )
 
-    def _refuse_changed(self, status: os.stat_result) -> None:
-        now = identity.of_status(status)
-        changed = identity.differences(self.plan.source.document(), now, UNCHANGED)
+    def _now(self) -> Optional[Identity]:
+        """Say what the original is now; where other hosts may write to it the server is asked, and not this host."""
+        if not self.volume.is_local:
+            return identity.of_name(self.path)
+        return identity.of_status(os.fstat(self.source))
+
+    def _refuse_changed(self, now: Optional[Identity]) -> None:
+        source = self.plan.source.document()
+        changed = ["name"] if now is None else identity.differences(source, now, UNCHANGED)
         if changed:
             raise source_changed(self.owner, self.path, changed)
 

@@ -143,7 +143,11 @@ def _volume(directory: str) -> Volume:
     mount = mounts.mount_of(directory, mounts.read_mounts())
     if mount is None or not mount.is_nfs:
         return Volume(is_local=mount is not None and mount.is_local)
-    return Volume(is_nfs=True, may_copy_on_server=mount.nfs_version == _SERVER_COPIES)
+    return Volume(
+        is_nfs=True,
+        tells_of_writers="nocto" not in mount.options.split(","),
+        may_copy_on_server=mount.nfs_version == _SERVER_COPIES,
+    )
 
 
 def _warnings(files: Sequence[Json]) -> List[str]:

@@ -148,10 +148,15 @@ def prepared(path: Path) -> dict[str, Any]:
     return files[0]
 
 
-@pytest.mark.parametrize("kind", ["nfs4", "ceph"])
-def test_where_others_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
-    """It should read the original again for the compare where another host may write to it, whatever memory has."""
-    path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
+def mounted_as(monkeypatch: pytest.MonkeyPatch, directory: Path, kind: str, options: str = "rw,vers=4.1") -> None:
+    """Let a directory be on such a mount."""
+    mount = mounts.Mount(str(directory), kind, "nas:/srv", options)
+    monkeypatch.setattr(mounts, "read_mounts", lambda: [mount])
+
+
+@pytest.fixture
+def compared_at_the_end(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the files that are compared whole, when they are copied."""
     compared: list[int] = []
     real = comparing.equal
 
@@ -160,12 +165,72 @@ def test_where_others_can_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
         return real(first, second, size_bytes, *rest, **how)
 
     monkeypatch.setattr(comparing, "equal", noted)
+    return compared
+
+
+@pytest.mark.parametrize(("kind", "options"), [("nfs4", "rw,vers=4.1,nocto"), ("ceph", "rw")])
+def test_where_others_can_write_unseen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared_at_the_end: list[int], kind: str, options: str
+) -> None:
+    """It should read the original again for the compare where nothing tells what another host writes to it."""
+    path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
     Path(prepared(path)["temp"]).unlink()
-    assert not compared
-    mount = mounts.Mount(str(tmp_path), kind, "nas:/srv", "rw,vers=4.1")
-    monkeypatch.setattr(mounts, "read_mounts", lambda: [mount])
+    assert not compared_at_the_end
+    mounted_as(monkeypatch, tmp_path, kind, options)
     assert prepared(path)["verified"] == "content"
-    assert compared == [SIZE_BYTES]
+    assert compared_at_the_end == [SIZE_BYTES]
+
+
+def test_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared_at_the_end: list[int]) -> None:
+    """It should read an original on NFS once, and compare each stretch, read directly, before it writes the next."""
+    path = mixed(tmp_path / "users01.ibd", ODD, holes=False)
+    mounted_as(monkeypatch, tmp_path, "nfs", "rw,vers=3")
+    events: list[tuple[str, int]] = []
+    real, real_compared = os.pwrite, comparing.compared
+
+    def noted(descriptor: int, data: Any, offset: int) -> int:
+        events.append(("write", offset // streaming.STRETCH_BYTES))
+        return real(descriptor, data, offset)
+
+    def noted_compare(sides: list[Any], *rest: Any) -> bool:
+        events.append(("compare", events[-1][1]))
+        assert sides[1]._direct is not None
+        return real_compared(sides, *rest)
+
+    monkeypatch.setattr(os, "pwrite", noted)
+    monkeypatch.setattr(comparing, "compared", noted_compare)
+    entry = prepared(path)
+    assert (entry["verified"], entry["method"]) == ("content", "stream")
+    assert not compared_at_the_end
+    stretches = [number for _, number in events]
+    assert stretches == sorted(stretches)
+    assert [number for what, number in events if what == "compare"] == list(range(5))
+    assert same(path, Path(entry["temp"]))
+
+
+def test_a_writer_on_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It should see a write to what was copied already, although this host still takes the old times for true."""
+    path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
+    mounted_as(monkeypatch, tmp_path, "nfs", "rw,vers=3")
+    remembered, real, real_sync, done = path.stat(), os.fstat, os.fdatasync, []
+
+    def outdated(descriptor: int) -> os.stat_result:
+        now = real(descriptor)
+        return remembered if now.st_ino == remembered.st_ino else now
+
+    def and_write(descriptor: int) -> None:
+        real_sync(descriptor)
+        if not done:
+            done.append(descriptor)
+            with path.open("r+b") as late:
+                late.write(b"late")
+
+    monkeypatch.setattr(os, "fstat", outdated)
+    monkeypatch.setattr(os, "fdatasync", and_write)
+    monkeypatch.setattr(comparing, "compared", lambda *_: True)  # the page cache has what was copied
+    with pytest.raises(AgentError) as raised:
+        prepared(path)
+    assert raised.value.code == "source_changed"
 
 
 def test_a_wrong_copy_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
