@@ -131,6 +131,9 @@ def main() -> int:
     report.write_json(found, options.output)
     note = "" if options.scale == 1 else f", sizes x {options.scale:g}"
     options.picture.write_text(report.picture(found, f"Verified recreate beside other tools: median seconds{note}"))
+    why_not = report.write_png(options.picture, options.picture.with_suffix(".png"))
+    if why_not is not None:
+        print(f"no PNG: {why_not}")
     return 0
 
 

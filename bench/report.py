@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from html import escape
 from pathlib import Path
@@ -103,3 +106,16 @@ def picture(found: Sequence[Row], title: str) -> str:
   {body}
 </svg>
 """
+
+
+def write_png(svg: Path, png: Path) -> str | None:
+    """Draw the picture as a PNG too, by Chromium; return why not, when it cannot."""
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        return "chromium is not installed"
+    size = re.search(r'width="(\d+)" height="(\d+)"', svg.read_text())
+    window = "--window-size=" + ",".join(size.groups() if size else ("1000", "1000"))
+    quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=2"]
+    command = [program, *quiet, window, f"--screenshot={png}", svg.resolve().as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return None if done.returncode == 0 and png.exists() else done.stderr.strip()[-300:]

@@ -254,7 +254,9 @@ def test_processes_end_with_the_work() -> None:
     os.close(writer)
 
 
-@pytest.mark.parametrize(("usable", "rows", "most", "wanted"), [(1, 9, 4, 0), (2, 1, 4, 0), (2, 2, 4, 2), (2, 9, 4, 3), (8, 9, 4, 4)])
+@pytest.mark.parametrize(
+    ("usable", "rows", "most", "wanted"), [(1, 9, 4, 0), (2, 1, 4, 0), (2, 2, 4, 2), (2, 9, 4, 3), (8, 9, 4, 4)]
+)
 def test_how_many_processes(monkeypatch: pytest.MonkeyPatch, usable: int, rows: int, most: int, wanted: int) -> None:
     """It should use the processors that it may run on and one more, and none for what one process does as fast."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(usable)))
