@@ -80,14 +80,23 @@ def test_old_locks_stay_behind(far_agent: Agent, volume: Path, holding: Callable
     assert [entry["quarantine_lock"]["kind"] for entry in verified] == ["remote", "remote"]
 
 
+def half_swapped(agent: Agent, volume: Path, fifo: Path) -> str:
+    """Let a commit stop, until a word comes on a FIFO, at the second rename: the first file is swapped, the other not.
+
+    Returns:
+        its permit.
+    """
+    os.mkfifo(fifo)
+    leave = permit(prepared(agent, volume))
+    agent.send("commit", *INCIDENT, "--permit", "-", stdin=leave, faults={"pause": ["rename", 2, str(fifo)]})
+    wait_until(_reached(fifo))
+    return leave
+
+
 def test_new_inodes_are_locked_until_the_batch_ends(few_agent: Agent, volume: Path, tmp_path: Path) -> None:
     """It should let nobody start on half a batch."""
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    leave = permit(prepared(few_agent, volume))
-    # The second rename: the first file is swapped, the second not yet.
-    few_agent.send("commit", *INCIDENT, "--permit", "-", stdin=leave, faults={"pause": ["rename", 2, str(fifo)]})
-    wait_until(_reached(fifo))
+    half_swapped(few_agent, volume, fifo)
     with (volume / "aria_log_control").open("r+b") as starter, pytest.raises(BlockingIOError):
         fcntl.lockf(starter.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     fifo.write_text("go")
@@ -99,10 +108,7 @@ def test_new_inodes_are_locked_until_the_batch_ends(few_agent: Agent, volume: Pa
 def test_a_new_inode_that_is_locked_right_away(few_agent: Agent, volume: Path, tmp_path: Path) -> None:
     """It should say who has a lock on a new inode when the batch ends, of a kind that its own did not exclude."""
     fifo = tmp_path / "fifo"
-    os.mkfifo(fifo)
-    leave = permit(prepared(few_agent, volume))
-    few_agent.send("commit", *INCIDENT, "--permit", "-", stdin=leave, faults={"pause": ["rename", 2, str(fifo)]})
-    wait_until(_reached(fifo))
+    leave = half_swapped(few_agent, volume, fifo)
     with (volume / "aria_log_control").open("r+b") as starter:
         fcntl.flock(starter.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         fifo.write_text("go")

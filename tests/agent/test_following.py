@@ -208,25 +208,32 @@ def test_on_nfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compared_at_the
     assert same(path, Path(entry["temp"]))
 
 
-def test_a_writer_on_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It should see a write to what was copied already, although this host still takes the old times for true."""
-    path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
-    mounted_as(monkeypatch, tmp_path, "nfs", "rw,vers=3")
-    remembered, real, real_sync, done = path.stat(), os.fstat, os.fdatasync, []
-
-    def outdated(descriptor: int) -> os.stat_result:
-        now = real(descriptor)
-        return remembered if now.st_ino == remembered.st_ino else now
+def write_late(monkeypatch: pytest.MonkeyPatch, path: Path) -> None:
+    """Let someone write to the begin of an original when its first stretch is on disk."""
+    real, done = os.fdatasync, []
 
     def and_write(descriptor: int) -> None:
-        real_sync(descriptor)
+        real(descriptor)
         if not done:
             done.append(descriptor)
             with path.open("r+b") as late:
                 late.write(b"late")
 
-    monkeypatch.setattr(os, "fstat", outdated)
     monkeypatch.setattr(os, "fdatasync", and_write)
+
+
+def test_a_writer_on_another_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It should see a write to what was copied already, although this host still takes the old times for true."""
+    path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
+    mounted_as(monkeypatch, tmp_path, "nfs", "rw,vers=3")
+    remembered, real = path.stat(), os.fstat
+
+    def outdated(descriptor: int) -> os.stat_result:
+        now = real(descriptor)
+        return remembered if now.st_ino == remembered.st_ino else now
+
+    monkeypatch.setattr(os, "fstat", outdated)
+    write_late(monkeypatch, path)
     monkeypatch.setattr(comparing, "compared", lambda *_: True)  # the page cache has what was copied
     with pytest.raises(AgentError) as raised:
         prepared(path)
@@ -262,16 +269,7 @@ def test_a_wrong_copy_ends_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_an_original_that_is_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It should blame the original when that changed while it was copied, not the copy."""
     path = mixed(tmp_path / "users01.ibd", SIZE_BYTES, holes=False)
-    real, done = os.fdatasync, []
-
-    def and_write(descriptor: int) -> None:
-        real(descriptor)
-        if not done:
-            done.append(descriptor)
-            with path.open("r+b") as late:
-                late.write(b"late")
-
-    monkeypatch.setattr(os, "fdatasync", and_write)
+    write_late(monkeypatch, path)
     with pytest.raises(AgentError) as raised:
         prepared(path)
     assert raised.value.code == "source_changed"
