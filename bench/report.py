@@ -113,6 +113,7 @@ def write_png(svg: Path, png: Path) -> str | None:
     program = shutil.which("chromium") or shutil.which("chromium-browser")
     if program is None:
         return "chromium is not installed"
+    png.unlink(missing_ok=True)
     size = re.search(r'width="(\d+)" height="(\d+)"', svg.read_text())
     window = "--window-size=" + ",".join(size.groups() if size else ("1000", "1000"))
     quiet = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--force-device-scale-factor=2"]

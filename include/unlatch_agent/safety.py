@@ -82,12 +82,8 @@ def refuse_local_locks(directory_names: Iterable[str]) -> None:
             )
 
 
-def regular_file(path: str, links: int = 1) -> Identity:
+def regular_file(path: str) -> Identity:
     """Look at a file that is to be worked on.
-
-    Args:
-        path: its path.
-        links: how many names it may have.
 
     Raises:
         HostError: it is not there.
@@ -96,7 +92,7 @@ def regular_file(path: str, links: int = 1) -> Identity:
     found = identity.of_name(path)
     if found is None:
         raise identity.no_such_path(path)
-    refuse_unfit(path, found, links)
+    refuse_unfit(path, found)
     return found
 
 

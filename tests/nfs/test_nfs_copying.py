@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -70,9 +71,8 @@ def test_large_file_is_read_once_and_a_writer_elsewhere_is_found(client: Client)
     folder = f"{EXPORT}/{NAME}"
     half_way = f'[ "$(du -cm .unlatch-*.new 2>/dev/null | tail -n 1 | cut -f 1)" -ge {SIZE_MIB // 2} ]'
     write = "printf late | dd of=users01.dbf conv=notrunc,fsync status=none"
-    with subprocess.Popen(
-        client.lab.shell("nas", f"cd {folder} && until {half_way}; do sleep 0.1; done; {write}")
-    ) as elsewhere:
+    wait = shlex.quote(f"until {half_way}; do sleep 0.1; done")
+    with subprocess.Popen(client.lab.shell("nas", f"cd {folder} && timeout 300 sh -c {wait} && {write}")) as elsewhere:
         refused = client.answer("prepare", "--method", "stream", DATAFILE)
     assert elsewhere.returncode == 0
     assert refused.code == 3, refused.text
