@@ -73,7 +73,7 @@ def test_an_original_is_read_once(place: Path, request_for: Request, monkeypatch
     counted: list[int] = []
     before = read_bytes(place)
     streaming.stream(request_for, counted.append)
-    assert ODD < read_bytes(place) - before < 2.7 * ODD  # a little is read ahead in vain
+    assert ODD < read_bytes(place) - before < 3 * ODD  # some is read ahead in vain; twice would be three times at least
     assert is_whole(request_for)
     assert sum(counted) == 2 * ODD
     os.fsync(request_for.target)
